@@ -1,0 +1,1 @@
+"""Fusion metrics: definitions, tables and reports."""
