@@ -1,0 +1,234 @@
+"""Picture files to arrays: depth kept, RGB order, upright, alpha apart.
+
+Pillow reads what has 8 bits: it says what is wrong with a file, knows EXIF, palettes and CMYK, keeps the
+colour under transparent pixels of a TIFF, and prints nothing. OpenCV reads 16-bit and float, which Pillow
+does not.
+"""
+
+import io
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+from PIL import ExifTags, TiffImagePlugin
+
+from diffmf_cli.errors import ImageError
+from diffmf_cli.images.opencv import cv2
+
+# Pillow warns about odd metadata and about pictures above 89 megapixels; neither is a fault of the pixels.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+SIGNATURES = {
+    PNG_SIGNATURE: "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"II+\0": "TIFF",  # BigTIFF
+    b"MM\0+": "TIFF",
+    b"BM": "BMP",
+}
+READABLE = "PNG, JPEG, TIFF, WebP and BMP are read"
+
+
+@dataclass(frozen=True, eq=False)
+class Image:
+    """A picture in memory.
+
+    Attributes:
+        pixels: `(H, W)` grey or `(H, W, 3)` RGB; uint8 or uint16 over their full range, or float32 as in the
+            file.
+        alpha: `(H, W)` of the same dtype, or None for a picture without transparency.
+        name: What messages call this picture: its path, or `stdin`.
+        notes: Sentences worth showing to the user, such as that only the first page was read.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None
+    name: str
+    notes: tuple[str, ...] = ()
+
+
+def read_image(source: Path | bytes, name: str | None = None) -> Image:
+    """Reads a PNG, JPEG, TIFF, WebP or BMP picture by its content, whatever its extension says.
+
+    EXIF orientation is applied. Integers of more or fewer bits than uint8 and uint16 hold, and float64,
+    become float32. Of several pages or frames the first is read, with a note.
+
+    Args:
+        source: A path, or the bytes of a file.
+        name: What messages call the picture; the path, or `stdin` for bytes, by default.
+
+    Returns:
+        The picture, with the depth of the file.
+
+    Raises:
+        ImageError: The file is missing, not readable, not a picture, damaged, truncated or without pixels, or
+            holds NaN or infinity.
+    """
+    name = name or ("stdin" if isinstance(source, bytes) else str(source))
+    data = source if isinstance(source, bytes) else _load(source)
+    kind = _kind(data, name)
+    try:
+        pixels, pages = _DECODERS[kind](data)
+    except ImageError as error:
+        raise ImageError(f"{name} {error}") from None
+    except PIL.Image.DecompressionBombError:
+        limit = 2 * (PIL.Image.MAX_IMAGE_PIXELS or 0) // 10**6
+        raise ImageError(f"{name} has more than {limit} megapixels: cut it into smaller pictures") from None
+    except Exception as error:  # decoders raise all sorts of things on damaged bytes
+        known = isinstance(error, PIL.UnidentifiedImageError) or not str(error)
+        reason = "" if known else f" ({' '.join(str(error).split())[:100]})"
+        raise ImageError(
+            f"{name} is a truncated or damaged {kind}{reason}: copy or export it again"
+        ) from error
+
+    if not pixels.size:
+        raise ImageError(f"{name} has no pixels ({pixels.shape[1]}x{pixels.shape[0]}): export it again")
+    if pixels.dtype.kind == "f" and (bad := int(np.count_nonzero(~np.isfinite(pixels)))):
+        raise ImageError(f"{name} holds {bad} NaN or infinite values: replace them by finite ones")
+    notes = (f"{name} holds more than one picture: the first is read",) if pages > 1 else ()
+    return _split(pixels, name, notes)
+
+
+def _load(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path} does not exist: check the path") from None
+    except IsADirectoryError:
+        raise ImageError(f"{path} is a folder: name one picture in it") from None
+    except PermissionError:
+        raise ImageError(f"{path} may not be read by this user: check its permissions") from None
+    except OSError as error:
+        raise ImageError(f"{path} cannot be read ({error.strerror or error}): check the path") from None
+
+
+def _kind(data: bytes, name: str) -> str:
+    """The Pillow name of the format that the first bytes tell."""
+    if not data:
+        raise ImageError(f"{name} is empty (0 bytes): copy or export it again")
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WEBP"
+    for signature, kind in SIGNATURES.items():
+        if data.startswith(signature):
+            return kind
+    other = {b"GIF8": "a GIF", b"\0\0\0\x0cjP": "a JPEG 2000", b"%PDF": "a PDF", b"v/1\x01": "an OpenEXR"}
+    found = next((what for start, what in other.items() if data.startswith(start)), None)
+    if data[4:8] == b"ftyp":
+        found = "a HEIC, AVIF or video file"
+    if found:
+        raise ImageError(f"{name} is {found}, which is not read: convert it to PNG ({READABLE})")
+    raise ImageError(f"{name} is not a picture, whatever its extension says: {READABLE}")
+
+
+def _decode_pillow(data: bytes, kind: str) -> tuple[np.ndarray, int]:
+    """8-bit `(H, W)` or `(H, W, 1..4)` pixels, upright, and the number of frames."""
+    with PIL.Image.open(io.BytesIO(data), formats=[kind]) as picture:
+        picture.load()
+        mode = "L" if picture.mode in ("1", "L", "LA", "La") else "RGB"
+        mode += "A" if picture.has_transparency_data else ""
+        pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
+        # The second picture in a camera's JPEG is a preview, not a frame.
+        frames = 1 if kind == "JPEG" else getattr(picture, "n_frames", 1)
+        return _upright(pixels, _orientation(picture)), frames
+
+
+def _decode_png(data: bytes) -> tuple[np.ndarray, int]:
+    with PIL.Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
+        orientation = _orientation(picture)
+        frames = getattr(picture, "n_frames", 1)
+        picture.verify()  # the checksum of every chunk, up to the last byte
+    if data[24] <= 8:  # bits per channel, at a fixed place in the header
+        return _decode_pillow(data, "PNG")
+    return _upright(_decode_opencv(_png_without_metadata(data)), orientation), frames
+
+
+def _decode_tiff(data: bytes) -> tuple[np.ndarray, int]:
+    big = data[2:4] in (b"+\0", b"\0+")
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if big else 8])
+    file = io.BytesIO(data)
+    file.seek(tags.next)
+    tags.load(file)
+    pages = 2 if tags.next else 1
+    channels = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
+    bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
+    if channels > 4:
+        raise ImageError(f"is a TIFF of {channels} channels: save the one, three or four to be used")
+
+    pixels = _decode_opencv(data)
+    if bits <= 8:
+        # OpenCV multiplies alpha into 8-bit colour. It still comes first, because the TIFF library inside
+        # Pillow prints to stderr when a file is damaged.
+        return _decode_pillow(data, "TIFF")[0], pages
+    if channels == 2:  # read by OpenCV as 8 bits without alpha
+        raise ImageError(
+            f"is a {bits}-bit grey TIFF with alpha, which is not read: save it as PNG or without alpha"
+        )
+    if channels > 1 and tags.get(TiffImagePlugin.PLANAR_CONFIGURATION, 1) == 2:  # read by OpenCV as grey
+        raise ImageError(
+            f"is a {bits}-bit TIFF with one plane per colour, which is not read: save it interleaved"
+        )
+    if tags.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0 and pixels.dtype == np.uint16:
+        pixels = 65535 - pixels  # 0 is white
+    return pixels, pages  # OpenCV applies the orientation of a TIFF, and of nothing else
+
+
+def _decode_opencv(data: bytes) -> np.ndarray:
+    """`(H, W)`, `(H, W, 3)` or `(H, W, 4)` pixels in RGB order: uint8, uint16 or float32."""
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise ValueError
+    if pixels.ndim == 3:
+        pixels = cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB if pixels.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
+    return pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32, copy=False)
+
+
+def _png_without_metadata(data: bytes) -> bytes:
+    """The same pixels, without chunks about which the PNG library inside OpenCV prints to stderr."""
+    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+    while start < len(data):
+        end = start + 12 + int.from_bytes(data[start : start + 4], "big")
+        if data[start + 4 : start + 8] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+            kept.append(data[start:end])
+        start = end
+    return b"".join(kept)
+
+
+def _orientation(picture: PIL.Image.Image) -> int:
+    """The EXIF orientation 1 to 8; 1 where there is none."""
+    try:
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # unreadable metadata; the pixels are still good
+        return 1
+
+
+def _upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Undoes an EXIF orientation (CIPA DC-008, tag 0x0112), as a view."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _split(pixels: np.ndarray, name: str, notes: tuple[str, ...]) -> Image:
+    """Takes alpha, the last of 2 or 4 channels, apart."""
+    alpha = None
+    if pixels.ndim == 3 and pixels.shape[2] in (2, 4):
+        alpha = np.ascontiguousarray(pixels[:, :, -1])
+        pixels = pixels[:, :, 0] if pixels.shape[2] == 2 else pixels[:, :, :3]
+    return Image(np.ascontiguousarray(pixels), alpha, name, notes)
+
+
+_DECODERS = {
+    "PNG": _decode_png,
+    "TIFF": _decode_tiff,
+    "JPEG": lambda data: _decode_pillow(data, "JPEG"),
+    "WEBP": lambda data: _decode_pillow(data, "WEBP"),
+    "BMP": lambda data: _decode_pillow(data, "BMP"),
+}
