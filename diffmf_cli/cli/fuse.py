@@ -1,0 +1,203 @@
+"""`diffmf fuse`: one pair of files, or streams, through the Python API."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from diffmf_cli.cli import options
+from diffmf_cli.cli.output import exit_at_once_on_interrupt, out
+from diffmf_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from diffmf_cli.images.read import Image
+
+log = logging.getLogger(__name__)
+
+HELP = """
+Fuse one infrared and one visible picture of the same scene.
+
+[bold]Examples[/bold]
+
+  diffmf fuse ir.png vis.png                     writes vis_fused.png beside vis.png
+  diffmf fuse ir.tiff vis.jpg -o out/fused.png   any depth: 8-bit, 16-bit and float
+  diffmf fuse ir.png vis.png -m lite --json      a smaller, faster model; facts as JSON on stdout
+  cat ir.png | diffmf fuse - vis.png -o - > fused.png
+
+[dim]Every option can also be set in the environment: --ir-range as DIFFMF_IR_RANGE, and so on.[/dim]
+"""
+STREAM = "-"
+
+
+def fuse(
+    ir: Annotated[str, typer.Argument(metavar="IR", help="Infrared picture, or - for stdin.")],
+    vis: Annotated[str, typer.Argument(metavar="VIS", help="Visible picture, or - for stdin.")],
+    output: Annotated[
+        str | None,
+        options.option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="The result, or - for stdout; else VIS with _fused in its name.",
+            panel="Pictures",
+        ),
+    ] = None,
+    model: options.ModelOption = "base",
+    device: options.DeviceOption = "auto",
+    precision: options.PrecisionOption = options.Precision.AUTO,
+    scan_backend: options.ScanBackendOption = "auto",
+    tile: options.TileOption = "auto",
+    offline: options.OfflineOption = False,
+    color: options.ColorOption = options.Color.AUTO,
+    ir_range: options.IrRangeOption = "auto",
+    stretch: options.StretchOption = False,
+    depth: options.DepthOption = None,
+    format: options.FormatOption = options.Format.AUTO,
+    quality: options.QualityOption = 95,
+    overwrite: options.OverwriteOption = False,
+    json: options.JsonOption = False,
+    quiet: options.QuietOption = False,
+    verbose: options.VerboseOption = False,
+) -> None:
+    """Fuses one pair; the help text is `HELP`."""
+    out.configure(json=json, quiet=quiet, verbose=verbose)
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    if ir == STREAM and vis == STREAM:
+        raise UsageError("IR and VIS cannot both be -: stdin holds one picture, give the other as a file")
+    if json and output == STREAM:
+        raise UsageError("--json and -o - both want stdout: write the picture to a file")
+
+    seconds: dict[str, float] = {}
+    # Every mistake that can be found without torch is found first: importing it alone takes seconds.
+    with out.status("Reading pictures"), _timed(seconds, "read"):
+        from diffmf_cli.fusion.fuser import check_pair, check_settings
+        from diffmf_cli.images import write
+        from diffmf_cli.model.catalogue import find_weights, read_metadata
+
+        check_settings(
+            device=device, precision=precision, scan_backend=scan_backend, tile=tile, ir_range=ir_range
+        )
+        target = _target(vis, output, format)
+        extension = f".{format}" if format is not options.Format.AUTO else ".png"
+        if target is not None:
+            extension = target.suffix
+            _check_not_an_input(target, ir, vis)
+            write.check_writable(target, overwrite)
+        read_metadata(find_weights(model))
+        ir_image, vis_image = _read_pair(ir, vis)
+        check_pair(ir_image.pixels, vis_image.pixels, stretch=stretch, names=(ir_image.name, vis_image.name))
+
+    with exit_at_once_on_interrupt(), out.status("Loading the model") as doing:
+        with _timed(seconds, "load"):
+            from diffmf_cli import load_model
+
+            fuser = load_model(
+                model, device=device, precision=precision, scan_backend=scan_backend, tile=tile
+            )
+        doing("Fusing")
+        with _timed(seconds, "model"):
+            fused = fuser.fuse(
+                ir_image.pixels,
+                vis_image.pixels,
+                color=color,
+                ir_range=ir_range,
+                stretch=stretch,
+                dtype=depth and f"uint{depth}",
+            )
+
+    with _timed(seconds, "write"):
+        alpha = vis_image.alpha
+        for loss in write.losses(fused.dtype, alpha is not None, extension):
+            log.warning(loss)
+        data = write.encode_image(fused, alpha, extension, quality)
+        if target is None:
+            out.binary(data)
+        else:
+            write.write_atomically(target, data, overwrite)
+
+    height, width = fused.shape[:2]
+    out.record(
+        {
+            "type": "pair",
+            "ir": ir,
+            "vis": vis,
+            "output": str(target),
+            "width": width,
+            "height": height,
+            "ir_width": ir_image.pixels.shape[1],
+            "ir_height": ir_image.pixels.shape[0],
+            "channels": 1 if fused.ndim == 2 else 3,
+            "dtype": str(fused.dtype),
+            "model": fuser.name,
+            "device": fuser.device,
+            "precision": fuser.precision,
+            "scan_backend": fuser.scan_backend,
+            "seconds": {phase: round(spent, 3) for phase, spent in seconds.items()},
+            "notices": out.notices,
+        }
+    )
+    place = "stdout" if target is None else target
+    out.talk(f"{place}: {width}x{height}, {fuser.name} on {fuser.device} in {seconds['model']:.2f} s")
+    if verbose:
+        phases = ", ".join(f"{phase} {spent:.2f} s" for phase, spent in seconds.items())
+        out.talk(f"{fuser.precision}, scan {fuser.scan_backend}; {phases}")
+
+
+def _target(vis: str, output: str | None, format: options.Format) -> Path | None:
+    """Where the result goes; None is stdout."""
+    from diffmf_cli.images.write import format_of
+
+    if output == STREAM:
+        return None
+    if output is None:
+        if vis == STREAM:
+            raise UsageError("VIS is stdin, so OUT has no name: add -o OUT, or -o - for stdout")
+        source = Path(vis)
+        suffix = f".{format}"
+        if format is options.Format.AUTO:
+            suffix = source.suffix if source.suffix.lower() in (".tif", ".tiff") else ".png"
+        return source.with_name(f"{source.stem}_fused{suffix}")
+    target = Path(output)
+    if format is not options.Format.AUTO and format_of(f".{format}") != format_of(target.suffix):
+        raise UsageError(f"{output} is not named as --format {format}: change one of them")
+    return target
+
+
+def _check_not_an_input(target: Path, *inputs: str) -> None:
+    for source in inputs:
+        if source != STREAM and target.exists() and Path(source).exists() and target.samefile(source):
+            raise UsageError(f"{target} is an input, which would be lost: choose another OUT")
+
+
+def _read_pair(ir: str, vis: str) -> tuple["Image", "Image"]:
+    from diffmf_cli.images.read import read_image
+
+    sources = [_stdin() if name == STREAM else Path(name) for name in (ir, vis)]
+    images = [read_image(source) for source in sources]
+    contents = [source if isinstance(source, bytes) else source.read_bytes() for source in sources]
+    if contents[0] == contents[1]:
+        raise UsageError(f"IR {ir} and VIS {vis} are the same picture: give one of each kind")
+    for image in images:
+        for note in image.notes:
+            log.warning(note)
+    return images[0], images[1]
+
+
+def _stdin() -> bytes:
+    if sys.stdin is None or sys.stdin.isatty():
+        raise UsageError("- reads a picture from stdin, but nothing is piped into it")
+    return sys.stdin.buffer.read()
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], phase: str) -> Iterator[None]:
+    start = perf_counter()
+    yield
+    seconds[phase] = perf_counter() - start

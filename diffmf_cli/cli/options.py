@@ -1,0 +1,169 @@
+"""The options that commands share, each declared once."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from diffmf_cli.model.catalogue import catalogue
+
+
+class Precision(StrEnum):
+    """Number format of convolutions and matrix products; the scan itself is always fp32."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class Color(StrEnum):
+    """Whether the result takes the colours of the visible picture."""
+
+    AUTO = "auto"
+    GRAY = "gray"
+    YCBCR = "ycbcr"
+
+
+class Depth(StrEnum):
+    """Bits a channel of the result."""
+
+    EIGHT = "8"
+    SIXTEEN = "16"
+
+
+class Format(StrEnum):
+    """File format of the result; the values are extensions."""
+
+    AUTO = "auto"
+    PNG = "png"
+    JPG = "jpg"
+    TIFF = "tiff"
+    WEBP = "webp"
+
+
+def option(name: str, *short: str, panel: str, help: str, also: str = "", **more: Any) -> Any:
+    """An option that can also be set in the environment: `--ir-range` as `DIFFMF_IR_RANGE`, or as `also`."""
+    variable = f"DIFFMF_{name.strip('-').replace('-', '_').upper()}"
+    # `show_envvar` would repeat on every line what the help of `diffmf` says once.
+    return typer.Option(
+        name,
+        *short,
+        envvar=[variable, *also.split()],
+        show_envvar=False,
+        help=help,
+        rich_help_panel=panel,
+        **more,
+    )
+
+
+def flag(name: str, *short: str, panel: str, help: str) -> Any:
+    """An option without a value."""
+    return option(name, *short, panel=panel, help=help, metavar="")
+
+
+def _model_names(incomplete: str) -> list[str]:
+    return [entry.name for entry in catalogue() if entry.name.startswith(incomplete)]
+
+
+_MODEL = "Model"
+ModelOption = Annotated[
+    str,
+    option(
+        "--model",
+        "-m",
+        metavar="NAME|PATH",
+        autocompletion=_model_names,
+        help="A checkpoint that `diffmf download-weights --list` names, or a .safetensors file.",
+        panel=_MODEL,
+    ),
+]
+DeviceOption = Annotated[
+    str,
+    option(
+        "--device",
+        metavar="auto|cpu|cuda[:N]|mps",
+        help="Where the network runs; auto is CUDA, else MPS, else the CPU.",
+        panel=_MODEL,
+    ),
+]
+PrecisionOption = Annotated[
+    Precision,
+    option(
+        "--precision",
+        help="Number format of convolutions and matrix products; auto is fp32.",
+        panel=_MODEL,
+    ),
+]
+ScanBackendOption = Annotated[
+    str,
+    option(
+        "--scan-backend",
+        also="DIFFMF_SCAN",
+        metavar="auto|NAME",
+        help="Which implementation of the selective scan; `diffmf info` lists them.",
+        panel=_MODEL,
+    ),
+]
+TileOption = Annotated[
+    str,
+    option(
+        "--tile",
+        metavar="auto|0|N",
+        help="Pixels a side worked on at once; less needs less memory, 0 is all. The result is the same.",
+        panel=_MODEL,
+    ),
+]
+OfflineOption = Annotated[bool, flag("--offline", help="Never use the network.", panel=_MODEL)]
+
+_PICTURE = "Pictures"
+ColorOption = Annotated[
+    Color,
+    option(
+        "--color",
+        help="auto and ycbcr keep the colours of VIS, gray drops them.",
+        panel=_PICTURE,
+    ),
+]
+IrRangeOption = Annotated[
+    str,
+    option(
+        "--ir-range",
+        metavar="auto|percentile:P,Q|LO,HI",
+        help="Which infrared values become black and white.",
+        panel=_PICTURE,
+    ),
+]
+StretchOption = Annotated[
+    bool,
+    flag(
+        "--stretch",
+        help="Accept an IR whose aspect ratio differs and stretch it onto VIS.",
+        panel=_PICTURE,
+    ),
+]
+DepthOption = Annotated[
+    Depth | None,
+    option("--depth", help="Bits a channel of the result; else those of VIS.", panel=_PICTURE),
+]
+FormatOption = Annotated[
+    Format,
+    option(
+        "--format",
+        help="Of the result where OUT does not tell; auto keeps TIFF and makes PNG of all else.",
+        panel=_PICTURE,
+    ),
+]
+QualityOption = Annotated[
+    int,
+    option("--quality", min=1, max=100, help="Of JPEG and WebP.", panel=_PICTURE),
+]
+OverwriteOption = Annotated[bool, flag("--overwrite", help="Replace an existing OUT.", panel=_PICTURE)]
+
+_TALK = "Messages"
+JsonOption = Annotated[bool, flag("--json", help="One JSON object on stdout, on failure too.", panel=_TALK)]
+QuietOption = Annotated[bool, flag("--quiet", "-q", help="Say nothing but errors.", panel=_TALK)]
+VerboseOption = Annotated[
+    bool,
+    flag("--verbose", "-v", help="Say more; a bug shows its traceback.", panel=_TALK),
+]

@@ -1,0 +1,297 @@
+"""One pair of arrays through the network: prepare, run, restore."""
+
+import logging
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from diffmf_cli import scan
+from diffmf_cli.errors import DiffmfError, ImageError, UsageError
+from diffmf_cli.fusion.device import check_device_name, resolve_device
+from diffmf_cli.images import color as colors
+from diffmf_cli.images.range import IntensityRange, from_unit, to_unit
+from diffmf_cli.images.resize import _check_aspect as check_aspect
+from diffmf_cli.images.resize import resize_to
+from diffmf_cli.model.catalogue import find_weights
+
+if TYPE_CHECKING:
+    import torch
+
+    from diffmf_cli.model.network import DiffMF
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+COLORS = ("auto", "gray", "ycbcr")
+_SMALLEST_TILE = 64
+
+
+def check_settings(
+    *,
+    device: str = "auto",
+    precision: str = "auto",
+    scan_backend: str = "auto",
+    tile: str | int = "auto",
+    color: str = "auto",
+    ir_range: str = "auto",
+) -> None:
+    """Refuses values that can be known to be wrong without importing torch.
+
+    Raises:
+        UsageError: for the first of them.
+    """
+    check_device_name(device)
+    _check_choice("precision", precision, PRECISIONS)
+    _check_choice("color", color, COLORS)
+    _parse_tile(tile)
+    IntensityRange.parse(ir_range)
+    with scan.using(scan_backend):
+        scan.requested()
+
+
+def check_pair(
+    ir: np.ndarray, vis: np.ndarray, *, stretch: bool = False, names: tuple[str, str] = ("ir", "vis")
+) -> None:
+    """Refuses pictures that cannot be fused; see `Fuser.fuse` for what can.
+
+    Args:
+        ir: infrared picture.
+        vis: visible picture.
+        stretch: accept aspect ratios that differ.
+        names: what messages call the two.
+
+    Raises:
+        ImageError: for an array of another form, or a float `vis` outside [0, 1].
+        UsageError: if the aspect ratios differ by more than 2 % and `stretch` is not set.
+    """
+    for name, pixels in zip(names, (ir, vis), strict=True):
+        if pixels.ndim not in (2, 3) or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3)):
+            raise ImageError(f"{name} has shape {pixels.shape}: give (H, W), (H, W, 1) or (H, W, 3)")
+        if pixels.size == 0:
+            raise ImageError(f"{name} has shape {pixels.shape}: it holds no pixels")
+        if pixels.dtype not in (np.uint8, np.uint16) and pixels.dtype.kind != "f":
+            raise ImageError(f"{name} has type {pixels.dtype}: give uint8, uint16 or float")
+        if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+            raise ImageError(f"{name} holds NaN or infinite values: replace them by finite ones")
+    if vis.dtype.kind == "f":
+        try:
+            to_unit(vis)
+        except ImageError as error:
+            raise ImageError(f"{names[1]} has {error}") from None
+    if not stretch:
+        check_aspect(ir.shape[:2], vis.shape[:2])
+
+
+class Fuser:
+    """A loaded checkpoint that fuses pairs of arrays; made by `diffmf_cli.load_model`.
+
+    Attributes:
+        name: what the checkpoint was asked for by.
+        metadata: what the checkpoint says of itself.
+        device: where the network is, such as `cpu` or `cuda:0`.
+        precision: `fp32`, `bf16` or `fp16`.
+        scan_backend: the implementation of the selective scan that runs here.
+    """
+
+    def __init__(
+        self,
+        network: "DiffMF",
+        metadata: dict[str, str],
+        *,
+        name: str,
+        device: "torch.device",
+        precision: str,
+        scan_backend: str,
+        tile: str | int,
+    ) -> None:
+        self.name, self.metadata = name, metadata
+        self.device = str(device)
+        self.precision = "fp32" if precision == "auto" else precision
+        self.scan_backend = scan_backend
+        self._network = network.eval()
+        self._tile = _parse_tile(tile)
+
+    @classmethod
+    def load(
+        cls,
+        name_or_path: str | Path,
+        *,
+        device: str = "auto",
+        precision: str = "auto",
+        scan_backend: str = "auto",
+        tile: str | int = "auto",
+    ) -> "Fuser":
+        """See `diffmf_cli.load_model`."""
+        check_settings(device=device, precision=precision, scan_backend=scan_backend, tile=tile)
+        path = find_weights(str(name_or_path))
+        found = resolve_device(device)
+        with scan.using(scan_backend):
+            chosen = scan.choose(found)
+        from diffmf_cli.model.checkpoint import load_checkpoint
+
+        network, metadata = load_checkpoint(path, found)
+        return cls(
+            network,
+            metadata,
+            name=str(name_or_path),
+            device=found,
+            precision=precision,
+            scan_backend=chosen,
+            tile=tile,
+        )
+
+    def fuse(
+        self,
+        ir: np.ndarray,
+        vis: np.ndarray,
+        *,
+        color: str = "auto",
+        ir_range: str = "auto",
+        stretch: bool = False,
+        dtype: np.typing.DTypeLike | None = None,
+    ) -> np.ndarray:
+        """Fuses one registered pair.
+
+        The network fuses the infrared picture with the BT.601 luma of the visible one; colour comes from
+        `vis`. The output is clamped to its range, never stretched. What deserves attention, such as an
+        infrared picture of another size, is logged as a warning.
+
+        Args:
+            ir: `(H, W)`, `(H, W, 1)` or `(H, W, 3)`; uint8, uint16 or float. Resampled where its size is not
+                that of `vis`.
+            vis: the same forms, RGB order; floats in [0, 1].
+            color: `auto` and `ycbcr` keep the colours of `vis`, `gray` gives `(H, W)` of a coloured one.
+            ir_range: which infrared values become black and white; see `IntensityRange.parse`.
+            stretch: accept aspect ratios that differ.
+            dtype: of the result, where not that of `vis`: uint8, uint16 or a float in [0, 1].
+
+        Returns:
+            An array of the shape and dtype of `vis`.
+
+        Raises:
+            ImageError: for pictures that cannot be fused, and for a result that is constant or not finite.
+            UsageError: for values that an option does not take, and aspect ratios that differ.
+        """
+        _check_choice("color", color, COLORS)
+        span = IntensityRange.parse(ir_range)
+        check_pair(ir, vis, stretch=stretch)
+        if _is_coloured(ir) and not _is_coloured(vis):
+            log.warning("IR has colours and VIS has none: are they swapped?")
+
+        vis_unit = _without_single_channel(to_unit(vis))
+        vis_luma = colors.luma(vis_unit) if vis_unit.ndim == 3 else vis_unit
+        ir_unit = _without_single_channel(span.apply(ir))
+        ir_luma = colors.luma(ir_unit) if ir_unit.ndim == 3 else ir_unit
+        if ir_luma.shape != vis_luma.shape:
+            (h, w), (height, width) = ir_luma.shape, vis_luma.shape
+            log.warning("IR of %dx%d was resampled to the %dx%d of VIS", w, h, width, height)
+            ir_luma = resize_to(ir_luma, (height, width), stretch)
+
+        fused = self._run(ir_luma, vis_luma)
+        if not np.isfinite(fused).all():
+            raise ImageError(f"the network gave NaN or infinite values in {self.precision}; use fp32")
+        if _is_constant(fused) and not (_is_constant(ir_luma) and _is_constant(vis_luma)):
+            raise ImageError("the network gave a constant picture; use another model, or fp32")
+
+        if vis_unit.ndim == 3 and color != "gray":
+            fused = colors.restore_color(fused, vis_unit)
+        elif vis.ndim == 3 and vis.shape[2] == 1:
+            fused = fused[:, :, None]
+        return from_unit(fused, vis.dtype if dtype is None else dtype)
+
+    def _run(self, ir: np.ndarray, vis: np.ndarray) -> np.ndarray:
+        """Two `(H, W)` in [0, 1] -> `(H, W)`; in smaller strips where memory runs out."""
+        height, width = vis.shape
+        tile = _automatic_tile(height * width) if self._tile is None else self._tile
+        halved = False
+        while True:
+            fused = self._forward(ir, vis, tile)
+            if fused is not None:
+                break
+            tile = (tile or max(height, width)) // 2
+            halved = True
+            if tile < _SMALLEST_TILE:
+                raise DiffmfError(
+                    f"{self.device} has too little memory for {width}x{height} pixels: use --device cpu, "
+                    "a smaller model, or a smaller picture"
+                )
+        if halved:
+            log.warning("%s ran out of memory; worked with --tile %d instead", self.device, tile)
+        return fused
+
+    def _forward(self, ir: np.ndarray, vis: np.ndarray, tile: int) -> np.ndarray | None:
+        """One pass of the network, or None where the device ran out of memory."""
+        import torch
+
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        kind = torch.device(self.device).type
+        try:
+            with (
+                torch.inference_mode(),
+                torch.autocast(kind, dtype=half, enabled=half is not None),
+                # Same bytes in two runs, and fp32 that is not TF32.
+                torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
+                scan.using(self.scan_backend),
+            ):
+                pair = (torch.from_numpy(np.ascontiguousarray(t))[None, None] for t in (ir, vis))
+                fused = self._network(*(t.to(self.device) for t in pair), tile=tile)
+                result: np.ndarray = fused[0, 0].float().cpu().numpy()
+                return result
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+        # Only here is the traceback gone, and with it the tensors of the failed pass.
+        if kind == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        guess = get_close_matches(str(value), known, n=1)
+        hint = f"did you mean '{guess[0]}'?" if guess else f"use {', '.join(known)}"
+        raise UsageError(f"unknown {name} '{value}': {hint}")
+
+
+def _parse_tile(tile: str | int) -> int | None:
+    """Side in pixels, 0 for the whole picture, None for automatic."""
+    if tile == "auto":
+        return None
+    try:
+        side = int(tile)
+    except ValueError:
+        side = -1
+    if side < 0 or 0 < side < _SMALLEST_TILE:
+        raise UsageError(
+            f"tile '{tile}': use auto, 0 (the whole picture) or at least {_SMALLEST_TILE} pixels"
+        )
+    return side
+
+
+def _automatic_tile(pixels: int) -> int:
+    """Strips of a quarter of a megapixel for everything above one."""
+    return 0 if pixels <= 2**20 else 512
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # The CPU and MPS allocators raise plain RuntimeErrors.
+    return "out of memory" in str(error) or "can't allocate memory" in str(error)
+
+
+def _without_single_channel(pixels: np.ndarray) -> np.ndarray:
+    return pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+
+
+def _is_constant(pixels: np.ndarray) -> bool:
+    return bool(pixels.min() == pixels.max())
+
+
+def _is_coloured(pixels: np.ndarray) -> bool:
+    """Whether the channels differ by more than what JPEG does to a grey picture."""
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        return False
+    sample: Any = pixels[::4, ::4].astype(np.float32)
+    white = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0
+    return bool((sample.max(2) - sample.min(2)).mean() > 0.02 * white)

@@ -1,0 +1,104 @@
+"""What all tests share: a small checkpoint, pictures, and the command line in and out of process."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("DIFFMF_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights, small enough to fuse in milliseconds."""
+    import torch
+
+    from diffmf_cli.model.checkpoint import save_checkpoint
+    from diffmf_cli.model.network import Config, DiffMF
+
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    torch.manual_seed(0)
+    save_checkpoint(
+        path, DiffMF(Config(width=16, extraction=1)), {"task": "infrared-visible", "version": "0"}
+    )
+    return path
+
+
+@pytest.fixture
+def scene() -> tuple[np.ndarray, np.ndarray]:
+    """A small registered pair: uint8 `(48, 64)` with a hot blob, and RGB `(48, 64, 3)` with texture."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:48, :64]
+    ir = 60 + 180 * np.exp(-((x - 40) ** 2 + (y - 20) ** 2) / 50)
+    vis = np.stack([40 + 2 * x, 30 + 3 * y, 120 + 40 * np.sin(x / 3)], 2) + rng.normal(0, 4, (48, 64, 3))
+    return ir.clip(0, 255).astype(np.uint8), vis.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def pair(tmp_path: Path, scene: tuple[np.ndarray, np.ndarray]) -> tuple[Path, Path]:
+    """`scene` as `ir.png` and `vis.png` in `tmp_path`."""
+    import cv2
+
+    ir, vis = tmp_path / "ir.png", tmp_path / "vis.png"
+    cv2.imwrite(str(ir), scene[0])
+    cv2.imwrite(str(vis), scene[1][:, :, ::-1])
+    return ir, vis
+
+
+@dataclass
+class Result:
+    """What a run of the command line left behind."""
+
+    code: int
+    out: bytes
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """Stdout as the one JSON object that it must be."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def cli(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Result]:
+    """Runs `diffmf` in this process."""
+    from diffmf_cli.cli.app import run
+
+    def call(*args: object) -> Result:
+        code = run([str(arg) for arg in args])
+        captured = capfdbinary.readouterr()
+        return Result(code, captured.out, captured.err.decode())
+
+    return call
+
+
+@pytest.fixture
+def process() -> Callable[..., Result]:
+    """Runs `python -m diffmf_cli` in a process of its own, where streams and imports are the real ones."""
+
+    def call(*args: object, stdin: bytes | None = None, **settings: str) -> Result:
+        done = subprocess.run(
+            [sys.executable, "-m", "diffmf_cli", *map(str, args)],
+            input=stdin,
+            capture_output=True,
+            env={**os.environ, **settings},
+            timeout=120,
+            check=False,
+        )
+        return Result(done.returncode, done.stdout, done.stderr.decode())
+
+    return call
