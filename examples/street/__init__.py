@@ -1,0 +1,1 @@
+"""A street, described once in metres, and two cameras that look at it."""
