@@ -4,9 +4,6 @@ import os
 
 from diffmf_cli.errors import DiffmfError
 
-# OpenCV reads this when it is loaded. Its decoders print what we report as errors of our own.
-os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-
 try:
     import cv2
 except ModuleNotFoundError as error:
@@ -17,5 +14,9 @@ except ImportError as error:
         f"OpenCV cannot be loaded ({error}): "
         "pip uninstall opencv-python, then pip install opencv-python-headless, which needs no display"
     ) from error
+
+# Its decoders print what we report as errors of our own. OpenCV 5 moved the function.
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    getattr(cv2.utils, "logging", cv2).setLogLevel(0)
 
 __all__ = ["cv2"]

@@ -27,7 +27,7 @@ def to_unit(pixels: np.ndarray) -> np.ndarray:
     """
     if pixels.dtype in (np.uint8, np.uint16):
         return np.divide(pixels, np.float32(np.iinfo(pixels.dtype).max), dtype=np.float32)
-    _check_type(pixels)
+    _check_values(pixels)
     if not _in_unit(pixels):
         raise ImageError(
             f"float pixels from {pixels.min():g} to {pixels.max():g}: divide them by their white value, "
@@ -52,7 +52,7 @@ def from_unit(unit: np.ndarray, dtype: np.typing.DTypeLike) -> np.ndarray:
     if dtype in (np.uint8, np.uint16):
         clamped *= np.iinfo(dtype).max
         return np.rint(clamped, out=clamped).astype(dtype)
-    _check_type(np.empty(0, dtype))
+    _check_values(np.empty(0, dtype))
     return clamped.astype(dtype, copy=False)
 
 
@@ -136,14 +136,12 @@ class IntensityRange:
         Raises:
             ImageError: Another type, or NaN or infinite values.
         """
-        _check_type(ir)
-        if ir.dtype.kind == "f" and not np.isfinite(ir).all():
-            raise ImageError("the infrared picture holds NaN or infinite values: replace them by finite ones")
+        _check_values(ir)
         low, high = self.limits(ir)
         if not low < high:
             return np.zeros(ir.shape, np.float32)
         unit = np.subtract(ir, low, dtype=np.float32)
-        unit *= np.float32(1 / (high - low))
+        unit /= np.float32(high - low)
         return unit.clip(0, 1, out=unit)
 
 
@@ -183,6 +181,8 @@ def _in_unit(pixels: np.ndarray) -> bool:
     return bool(pixels.min() >= -1e-3 and pixels.max() <= 1 + 1e-3)
 
 
-def _check_type(pixels: np.ndarray) -> None:
+def _check_values(pixels: np.ndarray) -> None:
     if pixels.dtype not in (np.uint8, np.uint16) and pixels.dtype.kind != "f":
         raise ImageError(f"pixels of type {pixels.dtype}: give uint8, uint16 or float")
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise ImageError("the picture holds NaN or infinite values: replace them by finite ones")

@@ -7,6 +7,7 @@ does not.
 
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from diffmf_cli.images.opencv import cv2
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_END = b"IEND\xaeB`\x82"
 SIGNATURES = {
     PNG_SIGNATURE: "PNG",
     b"\xff\xd8\xff": "JPEG",
@@ -133,17 +135,18 @@ def _decode_pillow(data: bytes, kind: str) -> tuple[np.ndarray, int]:
         pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
         # The second picture in a camera's JPEG is a preview, not a frame.
         frames = 1 if kind == "JPEG" else getattr(picture, "n_frames", 1)
-        return _upright(pixels, _orientation(picture)), frames
+        return _upright(pixels, _orientation(picture.getexif)), frames
 
 
 def _decode_png(data: bytes) -> tuple[np.ndarray, int]:
     with PIL.Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-        orientation = _orientation(picture)
-        frames = getattr(picture, "n_frames", 1)
-        picture.verify()  # the checksum of every chunk, up to the last byte
+        picture.verify()  # the checksum of every chunk but the last
+    if PNG_END not in data:
+        raise ValueError("its end is missing")
     if data[24] <= 8:  # bits per channel, at a fixed place in the header
         return _decode_pillow(data, "PNG")
-    return _upright(_decode_opencv(_png_without_metadata(data)), orientation), frames
+    pixels, exif = _png_parts(data)
+    return _upright(_decode_opencv(pixels), _orientation(lambda: _parse_exif(exif))), 1
 
 
 def _decode_tiff(data: bytes) -> tuple[np.ndarray, int]:
@@ -186,21 +189,30 @@ def _decode_opencv(data: bytes) -> np.ndarray:
     return pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32, copy=False)
 
 
-def _png_without_metadata(data: bytes) -> bytes:
-    """The same pixels, without chunks about which the PNG library inside OpenCV prints to stderr."""
-    kept, start = [PNG_SIGNATURE], len(PNG_SIGNATURE)
+def _png_parts(data: bytes) -> tuple[bytes, bytes]:
+    """The PNG without metadata, about which the PNG library inside OpenCV prints to stderr, and its EXIF."""
+    kept, exif, start = [PNG_SIGNATURE], b"", len(PNG_SIGNATURE)
     while start < len(data):
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
-        if data[start + 4 : start + 8] in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
+        kind = data[start + 4 : start + 8]
+        if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
             kept.append(data[start:end])
+        elif kind == b"eXIf":
+            exif = data[start + 8 : end - 4]
         start = end
-    return b"".join(kept)
+    return b"".join(kept), exif
 
 
-def _orientation(picture: PIL.Image.Image) -> int:
+def _parse_exif(data: bytes) -> PIL.Image.Exif:
+    tags = PIL.Image.Exif()
+    tags.load(data)
+    return tags
+
+
+def _orientation(tags: Callable[[], PIL.Image.Exif]) -> int:
     """The EXIF orientation 1 to 8; 1 where there is none."""
     try:
-        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+        return int(tags().get(ExifTags.Base.Orientation, 1))
     except Exception:  # unreadable metadata; the pixels are still good
         return 1
 
