@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import diffmf_cli
-from diffmf_cli.cli import errors, fuse, info, weights
+from diffmf_cli.cli import errors, fuse, info, train, weights
 from diffmf_cli.cli.output import out
 
 HELP = """
@@ -32,6 +32,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command("fuse", help=fuse.HELP)(fuse.fuse)
+app.command("train", help=train.HELP)(train.train)
 app.command("download-weights", help=weights.HELP)(weights.download_weights)
 app.command("info", help=info.HELP)(info.info)
 

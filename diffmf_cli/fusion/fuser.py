@@ -12,8 +12,7 @@ from diffmf_cli.errors import DiffmfError, ImageError, UsageError
 from diffmf_cli.fusion.device import check_device_name, resolve_device
 from diffmf_cli.images import color as colors
 from diffmf_cli.images.range import IntensityRange, from_unit, to_unit
-from diffmf_cli.images.resize import _check_aspect as check_aspect
-from diffmf_cli.images.resize import resize_to
+from diffmf_cli.images.resize import check_aspect, resize_to
 from diffmf_cli.model.catalogue import find_weights
 
 if TYPE_CHECKING:

@@ -29,7 +29,7 @@ def resize_to(ir: np.ndarray, size: tuple[int, int], stretch: bool = False) -> n
     if ir.shape[:2] == size:
         return ir
     if not stretch:
-        _check_aspect(ir.shape[:2], size)
+        check_aspect(ir.shape[:2], size)
     height, width = size
     if ir.shape[0] > height or ir.shape[1] > width:
         smaller = (min(ir.shape[1], width), min(ir.shape[0], height))
@@ -45,7 +45,17 @@ def _grow(ir: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(cubic, lowest, highest, out=cubic)
 
 
-def _check_aspect(ir: tuple[int, int], vis: tuple[int, int]) -> None:
+def check_aspect(ir: tuple[int, int], vis: tuple[int, int]) -> None:
+    """Refuses an infrared picture that cannot show the same view.
+
+    Args:
+        ir: Height and width.
+        vis: Height and width.
+
+    Raises:
+        UsageError: The ratios of width to height differ by more than 2 %.
+    """
+
     def differ(height: int, width: int) -> bool:
         ratio = (width * vis[0]) / (height * vis[1])
         return max(ratio, 1 / ratio) > ASPECT_TOLERANCE
