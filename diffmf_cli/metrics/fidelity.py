@@ -1,31 +1,30 @@
 """Visual information fidelity."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diffmf_cli.metrics.by_source import BySource, combine
-from diffmf_cli.metrics.filters import gaussian_taps, separable_filter
+from diffmf_cli.metrics.filters import gaussian_taps, separable_filter, strips
 from diffmf_cli.metrics.grey import as_grey
 
 _EPSILON = 1e-10
 _NOISE = 2.0  # variance of the eye's internal noise, grey levels squared
 
 
+def _central(product: Tensor, mean: Tensor, other_mean: Tensor, taps: tuple[float, ...]) -> Tensor:
+    """Local covariance from the product of two pictures and their local means."""
+    return separable_filter(product, taps).addcmul_(mean, other_mean, value=-1)
+
+
 def _information(variance: Tensor, fused_variance: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor]:
     """Information of a source in the fused picture, and of the source itself, at one scale: `(B,)` each."""
-    variance, fused_variance = variance.clamp_min(0), fused_variance.clamp_min(0)
+    variance = F.threshold(variance, _EPSILON, 0.0)  # a flat source has no information
+    covariance = covariance.clamp_min(0)  # nor is a negative of it a way to carry it
     gain = covariance / (variance + _EPSILON)
-    noise = fused_variance - gain * covariance
-    # A flat source, a flat result or a negative gain carry nothing: all that is in the result is noise.
-    flat = variance < _EPSILON
-    variance = torch.where(flat, 0.0, variance)
-    lost = flat | (gain < 0)
-    noise = torch.where(lost, fused_variance, noise)
-    fused_flat = fused_variance < _EPSILON
-    gain = torch.where(lost | fused_flat, 0.0, gain)
-    noise = torch.where(fused_flat, 0.0, noise).clamp_min(_EPSILON)
-    kept = torch.log1p(gain * gain * variance / (noise + _NOISE))
-    whole = torch.log1p(variance / _NOISE)
+    noise = torch.addcmul(fused_variance, gain, covariance, value=-1).clamp_min_(_EPSILON)
+    kept = gain.square_().mul_(variance).div_(noise.add_(_NOISE)).log1p_()
+    whole = variance.div_(_NOISE).log1p_()
     return kept.flatten(1).sum(dim=1), whole.flatten(1).sum(dim=1)
 
 
@@ -51,28 +50,27 @@ def visual_information_fidelity(ir: Tensor, vis: Tensor, fused: Tensor, combinat
 
     Source: Sheikh and Bovik, IEEE TIP 2006; agrees with CDDFuse, Tang 2023, mark-bear and sewar.
     """
-    ir, vis, fused = as_grey(ir, vis, fused)
-    sums = {
-        name: [torch.zeros(len(fused), dtype=fused.dtype, device=fused.device)] * 2 for name in ("ir", "vis")
-    }
+    ir, vis, fused = (picture.double() for picture in as_grey(ir, vis, fused))
+    kept = torch.zeros(2, len(fused), dtype=torch.float64, device=fused.device)
+    whole = torch.zeros_like(kept)
     for scale in range(4):
         size = 2 ** (4 - scale) + 1
         taps = gaussian_taps(size, size / 5)
         if scale:
             ir, vis, fused = (separable_filter(p, taps, stride=2) for p in (ir, vis, fused))
-        fused_mean = separable_filter(fused, taps)
-        fused_variance = separable_filter(fused * fused, taps) - fused_mean * fused_mean
-        for name, source in (("ir", ir), ("vis", vis)):
-            mean = separable_filter(source, taps)
-            kept, whole = _information(
-                separable_filter(source * source, taps) - mean * mean,
-                fused_variance,
-                separable_filter(source * fused, taps) - mean * fused_mean,
-            )
-            sums[name] = (sums[name][0] + kept, sums[name][1] + whole)
-    too_small = fused.shape[-1] < 3 or fused.shape[-2] < 3
-    parts = []
-    for kept, whole in sums.values():
-        part = torch.where(whole > 0, kept / whole, 1.0)
-        parts.append(torch.full_like(part, torch.nan) if too_small else part)
+        for rows in strips(fused, margin=size - 1):
+            result = fused[..., rows, :]
+            result_mean = separable_filter(result, taps)
+            result_variance = _central(result * result, result_mean, result_mean, taps)
+            for index, picture in enumerate((ir, vis)):
+                source = picture[..., rows, :]
+                mean = separable_filter(source, taps)
+                variance = _central(source * source, mean, mean, taps)
+                covariance = _central(source * result, mean, result_mean, taps)
+                information = _information(variance, result_variance, covariance)
+                kept[index] += information[0]
+                whole[index] += information[1]
+    parts = torch.where(whole > 0, kept / whole, 1.0)
+    if min(fused.shape[-2:]) < size:
+        parts = torch.full_like(parts, torch.nan)
     return combine(parts[0], parts[1], combination)

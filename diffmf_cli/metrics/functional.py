@@ -14,7 +14,7 @@ from diffmf_cli.metrics.catalogue import METRICS, Convention, choose_convention,
 from diffmf_cli.metrics.correlation import standard_deviation, sum_of_correlations_of_differences
 from diffmf_cli.metrics.fidelity import visual_information_fidelity
 from diffmf_cli.metrics.gradients import edge_transfer, spatial_frequency
-from diffmf_cli.metrics.grey import as_grey, reject_unit_range
+from diffmf_cli.metrics.grey import as_grey
 from diffmf_cli.metrics.information import entropy, mutual_information
 from diffmf_cli.metrics.structure import ssim
 
@@ -75,7 +75,6 @@ def evaluate(
     """
     keys = choose_metrics(metrics if isinstance(metrics, str) else ",".join(metrics))
     chosen = choose_convention(convention) if isinstance(convention, str) else convention
-    reject_unit_range(ir, vis, fused)
     ir, vis, fused = as_grey(ir, vis, fused)
     values: dict[str, Tensor] = {}
     for key in keys:

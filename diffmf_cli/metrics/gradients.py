@@ -3,10 +3,11 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from diffmf_cli.metrics.by_source import BySource
-from diffmf_cli.metrics.filters import sobel
+from diffmf_cli.metrics.filters import sobel, strips
 from diffmf_cli.metrics.grey import as_grey
 
 
@@ -23,13 +24,22 @@ def spatial_frequency(fused: Tensor, divisor: str = "own") -> Tensor:
     Source: Eskicioglu and Fisher, IEEE Trans. Commun. 1995.
     """
     (fused,) = as_grey(fused)
-    energy = torch.zeros(len(fused), dtype=fused.dtype, device=fused.device)
+    energy = torch.zeros(len(fused), dtype=torch.float64, device=fused.device)
     for dim in (-1, -2):
-        squares = fused.diff(dim=dim).square().flatten(1)
+        squares = fused.float().diff(dim=dim).square_().flatten(1)
         if squares.shape[1]:
             count = squares.shape[1] if divisor == "own" else fused[0].numel()
-            energy = energy + squares.sum(dim=1) / count
+            energy += squares.sum(dim=1, dtype=torch.float64) / count
     return energy.sqrt()
+
+
+def _strength_and_angle(padded: Tensor) -> tuple[Tensor, Tensor]:
+    """Strength and angle of the Sobel gradient: uint8 `(B, 1, H + 2, W + 2)` to `(B, 1, H, W)` each."""
+    # float32 holds the gradients and their squares exactly, so that equal strengths stay equal.
+    gx, gy = sobel(padded.float())
+    # The minus is the field's: with the angle of gx == 0 fixed at +pi/2, the sign of the others counts.
+    angle = torch.atan(gy / -gx).masked_fill_(gx == 0, math.pi / 2)
+    return (gx * gx).addcmul_(gy, gy).sqrt_(), angle
 
 
 def _edge_preservation(source: tuple[Tensor, Tensor], fused: tuple[Tensor, Tensor]) -> Tensor:
@@ -38,10 +48,10 @@ def _edge_preservation(source: tuple[Tensor, Tensor], fused: tuple[Tensor, Tenso
     ratio = torch.minimum(strength, fused_strength) / torch.maximum(strength, fused_strength)
     # Where both strengths are equal, the field's code takes the strength itself, not 1.
     ratio = torch.where(strength == fused_strength, fused_strength, ratio)
-    alignment = 1 - (angle - fused_angle).abs() / (math.pi / 2)
-    strength_kept = 0.9994 * torch.sigmoid(15 * (ratio - 0.5))
-    angle_kept = 0.9879 * torch.sigmoid(22 * (alignment - 0.8))
-    return strength_kept * angle_kept
+    alignment = 1 - (angle - fused_angle).abs_() * (2 / math.pi)
+    strength_kept = torch.sigmoid(15 * (ratio - 0.5))
+    angle_kept = torch.sigmoid(22 * (alignment - 0.8))
+    return 0.9994 * 0.9879 * strength_kept * angle_kept
 
 
 def edge_transfer(ir: Tensor, vis: Tensor, fused: Tensor) -> BySource:
@@ -52,7 +62,7 @@ def edge_transfer(ir: Tensor, vis: Tensor, fused: Tensor) -> BySource:
     sum(Q g) / sum(g). Of sources without any edge (black pictures) toolkits return NaN; 0 here.
 
     Args:
-        ir: `(B, 1, H, W)`, values 0..255. Integers: the rule for equal strengths hangs on rounding else.
+        ir: `(B, 1, H, W)`, values 0..255.
         vis: `(B, 1, H, W)`, values 0..255.
         fused: `(B, 1, H, W)`, values 0..255.
 
@@ -62,18 +72,17 @@ def edge_transfer(ir: Tensor, vis: Tensor, fused: Tensor) -> BySource:
     Source: Xydeas and Petrovic, Electron. Lett. 2000, with the constants of the code that the field uses;
     agrees with CDDFuse, Tang 2023, VIFB and mark-bear.
     """
-    gradients = []
-    for picture in as_grey(ir, vis, fused):
-        gx, gy = sobel(picture)
-        # The minus is the field's: with the angle of gx == 0 fixed at +pi/2, the sign of the others counts.
-        angle = torch.where(gx == 0, math.pi / 2, torch.atan(-gy / gx))
-        gradients.append(((gx * gx + gy * gy).sqrt(), angle))
-    kept, total = [], []
-    for source in gradients[:2]:
-        kept.append((_edge_preservation(source, gradients[2]) * source[0]).flatten(1).sum(dim=1))
-        total.append(source[0].flatten(1).sum(dim=1))
+    pictures = [F.pad(picture, (1, 1, 1, 1)) for picture in as_grey(ir, vis, fused)]
+    kept = torch.zeros(2, len(fused), dtype=torch.float64, device=fused.device)
+    total = torch.zeros_like(kept)
+    for rows in strips(pictures[0], margin=2):
+        *sources, result = (_strength_and_angle(picture[..., rows, :]) for picture in pictures)
+        for index, source in enumerate(sources):
+            weighted = _edge_preservation(source, result) * source[0]
+            kept[index] += weighted.flatten(1).sum(dim=1, dtype=torch.float64)
+            total[index] += source[0].flatten(1).sum(dim=1, dtype=torch.float64)
 
     def share(kept: Tensor, total: Tensor) -> Tensor:
         return torch.where(total > 0, kept / total, 0.0)
 
-    return BySource(share(kept[0] + kept[1], total[0] + total[1]), *map(share, kept, total))
+    return BySource(share(kept.sum(dim=0), total.sum(dim=0)), *share(kept, total))

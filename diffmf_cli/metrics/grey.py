@@ -1,23 +1,22 @@
-"""The one pixel convention of all metrics: grey pictures `(B, 1, H, W)` on the 8-bit scale 0..255."""
+"""The one pixel convention of all metrics: 8-bit grey pictures `(B, 1, H, W)`."""
 
 import torch
 from torch import Tensor
 
 
 def as_grey(*pictures: Tensor) -> tuple[Tensor, ...]:
-    """Check grey pictures of one triple and return them as float64, in which all metrics are computed.
-
-    float32 is not enough: windowed variances of bright, flat regions lose five of their seven digits.
+    """Check the grey pictures of a triple and round them to 8 bits, as all evaluators of the field do.
 
     Args:
-        *pictures: `(B, 1, H, W)` each, all of one shape and on one device; uint8, or floating with values
-            0..255. Values are not rounded, except by the metrics that count grey levels.
+        *pictures: `(B, 1, H, W)` each, all of one shape and on one device; uint8, or any other dtype with
+            values 0..255, which are rounded and clamped.
 
     Returns:
-        The same pictures as float64.
+        The same pictures as uint8.
 
     Raises:
-        ValueError: Shapes differ, are not `(B, 1, H, W)`, or floating values all lie in 0..1.
+        ValueError: Shapes differ, are not `(B, 1, H, W)`, or values lie in 0..1 instead of 0..255, a mistake
+            that else gives plausible wrong figures.
     """
     shape = pictures[0].shape
     for picture in pictures:
@@ -25,28 +24,6 @@ def as_grey(*pictures: Tensor) -> tuple[Tensor, ...]:
             raise ValueError(f"expected a grey picture of shape (B, 1, H, W), got {tuple(picture.shape)}")
         if picture.shape != shape:
             raise ValueError(f"pictures differ in shape: {tuple(shape)} and {tuple(picture.shape)}")
-    return tuple(picture.to(torch.float64) for picture in pictures)
-
-
-def reject_unit_range(*pictures: Tensor) -> None:
-    """Raise ValueError when floating pictures lie in 0..1, a mistake that gives plausible wrong values.
-
-    Args:
-        *pictures: `(B, 1, H, W)`, any dtype.
-    """
-    if all(p.is_floating_point() for p in pictures) and max(float(p.max()) for p in pictures) <= 1:
-        raise ValueError("pictures lie in 0..1: metrics expect grey values 0..255, give (255 * x).round()")
-
-
-def grey_levels(picture: Tensor) -> Tensor:
-    """Round to the 256 grey levels that histograms count.
-
-    Args:
-        picture: `(B, 1, H, W)`, values 0..255.
-
-    Returns:
-        `(B, H*W)` int64 in 0..255.
-    """
-    if picture.is_floating_point():
-        picture = picture.round().clamp(0, 255)
-    return picture.flatten(1).long()
+        if picture.is_floating_point() and picture.max() <= 1 and (picture != picture.round()).any():
+            raise ValueError("a picture lies in 0..1: metrics expect grey values 0..255, give 255 * x")
+    return tuple(p if p.dtype == torch.uint8 else p.round().clamp(0, 255).to(torch.uint8) for p in pictures)

@@ -6,15 +6,13 @@ import torch
 from torch import Tensor
 
 from diffmf_cli.metrics.by_source import BySource, combine
-from diffmf_cli.metrics.grey import as_grey, grey_levels
+from diffmf_cli.metrics.grey import as_grey
 
 
 def _probabilities(levels: Tensor, count: int) -> Tensor:
-    """Relative frequencies of the values 0..count-1 in each row: `(B, N)` int64 to `(B, count)` float64."""
-    batch, pixels = levels.shape
-    offset = torch.arange(batch, device=levels.device).unsqueeze(1) * count
-    histogram = torch.bincount((levels + offset).flatten(), minlength=batch * count)
-    return histogram.view(batch, count).to(torch.float64) / pixels
+    """Relative frequencies of the integers 0..count-1 in each row: `(B, N)` to `(B, count)` float64."""
+    histogram = torch.stack([torch.bincount(row, minlength=count) for row in levels])
+    return histogram.double() / levels.shape[1]
 
 
 def _entropy(probabilities: Tensor) -> Tensor:
@@ -34,12 +32,12 @@ def entropy(fused: Tensor) -> Tensor:
     Source: Roberts et al., J. Appl. Remote Sens. 2008; agrees with CDDFuse, Tang and VIFB. Toolkits that
     add 1e-7 inside the logarithm (mark-bear, IVIF_ZOO) are 4e-5 lower.
     """
-    as_grey(fused)
-    return _entropy(_probabilities(grey_levels(fused), 256)) / math.log(2)
+    (fused,) = as_grey(fused)
+    return _entropy(_probabilities(fused.flatten(1), 256)) / math.log(2)
 
 
 def _mutual_information(a: Tensor, b: Tensor) -> Tensor:
-    """Mutual information in nats of two stacks of grey levels `(B, N)`."""
+    """Mutual information in nats of two stacks of grey levels `(B, N)` int32."""
     joint = _probabilities(a * 256 + b, 256 * 256)
     table = joint.view(-1, 256, 256)
     shared = _entropy(table.sum(dim=2)) + _entropy(table.sum(dim=1)) - _entropy(joint)
@@ -64,11 +62,10 @@ def mutual_information(
 
     Source: Qu et al., Electron. Lett. 2002.
     """
-    as_grey(ir, vis, fused)
-    levels = grey_levels(fused)
+    *sources, levels = (picture.flatten(1).int() for picture in as_grey(ir, vis, fused))
     scale = 1 / math.log(2) if unit == "bit" else 1.0
     parts = []
-    for source in (grey_levels(ir), grey_levels(vis)):
+    for source in sources:
         shared = _mutual_information(source, levels)
         if merge_top:
             merged = _probabilities(source.clamp_max(254) * 256 + levels.clamp_max(254), 256 * 256)

@@ -1,25 +1,35 @@
 """Metrics of local structure: SSIM and its relatives."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor
 
 from diffmf_cli.metrics.by_source import BySource, combine
-from diffmf_cli.metrics.filters import box_taps, gaussian_taps, separable_filter
+from diffmf_cli.metrics.filters import box_sums, gaussian_taps, separable_filter, strips
 from diffmf_cli.metrics.grey import as_grey
 
 
 def _ssim(
     moments: tuple[Tensor, ...], fused_moments: tuple[Tensor, ...], bessel: float, peak: float
 ) -> Tensor:
-    """Mean SSIM from local `(mean, mean of squares, mean of products)` and `(mean, mean of squares)`."""
+    """SSIM at each pixel from local `(mean, mean of squares, of products)` and `(mean, mean of squares)`."""
     mean, square, product = moments
     fused_mean, fused_square = fused_moments
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     mean_product = mean * fused_mean
-    mean_squares = mean * mean + fused_mean * fused_mean
-    covariance = bessel * (product - mean_product)
-    variances = bessel * (square + fused_square - mean_squares)
-    score = (2 * mean_product + c1) * (2 * covariance + c2) / ((mean_squares + c1) * (variances + c2))
-    return score.flatten(1).mean(dim=1)
+    mean_squares = (mean * mean).addcmul_(fused_mean, fused_mean)
+    covariance = (product - mean_product).mul_(2 * bessel).add_(c2)
+    variances = (square + fused_square).sub_(mean_squares).mul_(bessel).add_(c2)
+    return mean_product.mul_(2).add_(c1).mul_(covariance).div_(mean_squares.add_(c1).mul_(variances))
+
+
+def _mean_of_window(window: str) -> tuple[int, float, Callable[[Tensor], Tensor]]:
+    """Side of an SSIM window, N / (N - 1) where it takes sample covariances, and its weighted mean."""
+    if window == "gaussian11":
+        return 11, 1.0, lambda picture: separable_filter(picture.double(), gaussian_taps(11, 1.5))
+    # float32 holds sums of 49 products of 8-bit values exactly.
+    return 7, 49 / 48, lambda picture: box_sums(picture, 7).double().div_(49)
 
 
 def ssim(
@@ -49,16 +59,15 @@ def ssim(
     uniform7, L=255, mean: TDFusion; gaussian11, L=255, sum: VIFB.
     """
     ir, vis, fused = as_grey(ir, vis, fused)
-    taps = box_taps(7) if window == "uniform7" else gaussian_taps(11, 1.5)
-    bessel = 49 / 48 if window == "uniform7" else 1.0
-    fused_moments = separable_filter(fused, taps), separable_filter(fused * fused, taps)
-    parts = [
-        _ssim(
-            tuple(separable_filter(p, taps) for p in (source, source * source, source * fused)),
-            fused_moments,
-            bessel,
-            peak,
-        )
-        for source in (ir, vis)
-    ]
-    return combine(parts[0], parts[1], combination)
+    size, bessel, mean = _mean_of_window(window)
+    scores = torch.zeros(2, len(fused), dtype=torch.float64, device=fused.device)
+    for rows in strips(fused, margin=size - 1):
+        result = fused[..., rows, :].float()
+        result_moments = mean(result), mean(result * result)
+        for index, picture in enumerate((ir, vis)):
+            source = picture[..., rows, :].float()
+            moments = tuple(mean(p) for p in (source, source * source, source * result))
+            scores[index] += _ssim(moments, result_moments, bessel, peak).flatten(1).sum(dim=1)
+    height, width = (max(side - size + 1, 0) for side in fused.shape[-2:])
+    scores = scores / (height * width)
+    return combine(scores[0], scores[1], combination)
