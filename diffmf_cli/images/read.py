@@ -87,8 +87,6 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image:
             f"{name} is a truncated or damaged {kind}{reason}: copy or export it again"
         ) from error
 
-    if not pixels.size:
-        raise ImageError(f"{name} has no pixels ({pixels.shape[1]}x{pixels.shape[0]}): export it again")
     if pixels.dtype.kind == "f" and (bad := int(np.count_nonzero(~np.isfinite(pixels)))):
         raise ImageError(f"{name} holds {bad} NaN or infinite values: replace them by finite ones")
     notes = (f"{name} holds more than one picture: the first is read",) if pages > 1 else ()

@@ -111,6 +111,8 @@ def encode_image(pixels: np.ndarray, alpha: np.ndarray | None, extension: str, q
         channels = cv2.cvtColor(channels, cv2.COLOR_RGB2BGR)
 
     options = {
+        # OpenCV 4 would store float colour in the lossy LogLuv otherwise.
+        "TIFF": [cv2.IMWRITE_TIFF_COMPRESSION, cv2.IMWRITE_TIFF_COMPRESSION_LZW],
         "JPEG": [cv2.IMWRITE_JPEG_QUALITY, quality],
         # Above 100 means lossless to OpenCV; its 100 is the largest lossy file.
         "WebP": [cv2.IMWRITE_WEBP_QUALITY, 101 if quality == 100 else quality],

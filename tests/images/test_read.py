@@ -34,7 +34,11 @@ def opencv_file(extension, array):
     """What OpenCV writes from RGB or grey: the only encoder here of 16-bit and float colour."""
     if array.ndim == 3:
         array = cv2.cvtColor(array, cv2.COLOR_RGB2BGR if array.shape[2] == 3 else cv2.COLOR_RGBA2BGRA)
-    return cv2.imencode(extension, array)[1].tobytes()
+    lzw = [
+        cv2.IMWRITE_TIFF_COMPRESSION,
+        cv2.IMWRITE_TIFF_COMPRESSION_LZW,
+    ]  # OpenCV 4 stores float colour lossily
+    return cv2.imencode(extension, array, lzw if extension == ".tif" else [])[1].tobytes()
 
 
 def tiff(array, photometric=1, orientation=1, planar=1, pages=1):
@@ -355,10 +359,17 @@ def test_truncated(kind, kept, capfd):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "PNG 16-bit"])
-def test_flipped_bit_in_png(kind):
+def test_flipped_bit_in_png(kind, capfd):
     data = bytearray(WHOLE[kind])
     data[len(data) // 2] ^= 4
     refused(bytes(data), "damaged PNG")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "PNG 16-bit"])
+def test_png_without_its_last_byte(kind, capfd):
+    refused(WHOLE[kind][:-1], "its end is missing")
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("size", [(0, 3), (3, 0)])
