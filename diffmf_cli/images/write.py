@@ -152,8 +152,8 @@ def write_atomically(path: Path, data: bytes, overwrite: bool) -> None:
     umask.
 
     Raises:
-        ImageError: The file exists and may not be overwritten, or the system refuses to write; nothing is
-            left then.
+        ImageError: The file exists and may not be overwritten, or the system refuses to write; no
+            file is left then.
     """
     target = _target(path, overwrite)
     # In the same folder, because a rename does not cross file systems.
