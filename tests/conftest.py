@@ -1,5 +1,6 @@
 """What all tests share: a small checkpoint, pictures, and the command line in and out of process."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -36,6 +37,29 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path, DiffMF(Config(width=16, extraction=1)), {"task": "infrared-visible", "version": "0"}
     )
     return path
+
+
+@pytest.fixture
+def shipped(
+    tiny_model: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A catalogue of its own in place of the shipped one, which holds `tiny`; its folder."""
+    from diffmf_cli.model import catalogue
+
+    folder = tmp_path_factory.mktemp("shipped")
+    data = tiny_model.read_bytes()
+    (folder / "tiny.safetensors").write_bytes(data)
+    row = {
+        "name": "tiny",
+        "task": "infrared-visible",
+        "version": "0",
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+        "description": "random weights",
+    }
+    (folder / "catalogue.json").write_text(json.dumps([row]))
+    monkeypatch.setattr(catalogue, "shipped_folder", lambda: folder)
+    return folder
 
 
 @pytest.fixture

@@ -22,19 +22,18 @@ def report(error: Exception, command: str) -> int:
     elif isinstance(error, typer.TyperException):
         exit_code = error.exit_code
         kind = "UsageError"
-        sentence = re.sub(r"\s+", " ", error.format_message()).rstrip(".?")
-        end = "?" if "Did you mean" in sentence else "."
-        message = f"{sentence}{end} See '{command} --help'."
+        sentence = re.sub(r"\s+", " ", error.format_message()).rstrip(".")
+        message = f"{sentence} (see {command} --help)"
     elif isinstance(error, MemoryError):
-        message = "out of memory; use a smaller --tile, such as 256."
+        message = "out of memory; use a smaller --tile, such as 256"
     elif isinstance(error, OSError) and error.strerror:
-        message = f"{error.filename}: {error.strerror}." if error.filename else f"{error.strerror}."
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
         if out.verbose:
             traceback.print_exception(error)
-            hint = "please report it with the traceback above."
+            hint = "please report it with the traceback above"
         else:
-            hint = "run again with -v (or DIFFMF_DEBUG=1) for the traceback, and please report it."
+            hint = "run again with -v (or DIFFMF_DEBUG=1) for the traceback, and please report it"
         kind, message = "Bug", f"this is a bug in diffmf ({kind}: {message}); {hint}"
     out.error(kind, message, exit_code)
     return exit_code

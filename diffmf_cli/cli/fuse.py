@@ -13,7 +13,7 @@ import typer
 
 from diffmf_cli.cli import options
 from diffmf_cli.cli.output import exit_at_once_on_interrupt, out
-from diffmf_cli.errors import UsageError
+from diffmf_cli.errors import UsageError, check_choice
 
 if TYPE_CHECKING:
     from diffmf_cli.images.read import Image
@@ -50,15 +50,15 @@ def fuse(
     ] = None,
     model: options.ModelOption = "base",
     device: options.DeviceOption = "auto",
-    precision: options.PrecisionOption = options.Precision.AUTO,
+    precision: options.PrecisionOption = "auto",
     scan_backend: options.ScanBackendOption = "auto",
     tile: options.TileOption = "auto",
     offline: options.OfflineOption = False,
-    color: options.ColorOption = options.Color.AUTO,
+    color: options.ColorOption = "auto",
     ir_range: options.IrRangeOption = "auto",
     stretch: options.StretchOption = False,
-    depth: options.DepthOption = None,
-    format: options.FormatOption = options.Format.AUTO,
+    depth: options.DepthOption = "auto",
+    format: options.FormatOption = "auto",
     quality: options.QualityOption = 95,
     overwrite: options.OverwriteOption = False,
     json: options.JsonOption = False,
@@ -74,6 +74,11 @@ def fuse(
     if json and output == STREAM:
         raise UsageError("--json and -o - both want stdout: write the picture to a file")
 
+    check_choice("depth", depth, ("auto", "8", "16"))
+    check_choice("format", format, ("auto", "png", "jpg", "tiff", "webp"))
+    if not 1 <= quality <= 100:
+        raise UsageError(f"quality {quality} is out of range: use 1 to 100")
+
     seconds: dict[str, float] = {}
     # Every mistake that can be found without torch is found first: importing it alone takes seconds.
     with out.status("Reading pictures"), _timed(seconds, "read"):
@@ -82,10 +87,15 @@ def fuse(
         from diffmf_cli.model.catalogue import find_weights, read_metadata
 
         check_settings(
-            device=device, precision=precision, scan_backend=scan_backend, tile=tile, ir_range=ir_range
+            device=device,
+            precision=precision,
+            scan_backend=scan_backend,
+            tile=tile,
+            color=color,
+            ir_range=ir_range,
         )
         target = _target(vis, output, format)
-        extension = f".{format}" if format is not options.Format.AUTO else ".png"
+        extension = f".{format}" if format != "auto" else ".png"
         if target is not None:
             extension = target.suffix
             _check_not_an_input(target, ir, vis)
@@ -109,7 +119,7 @@ def fuse(
                 color=color,
                 ir_range=ir_range,
                 stretch=stretch,
-                dtype=depth and f"uint{depth}",
+                dtype=None if depth == "auto" else f"uint{depth}",
             )
 
     with _timed(seconds, "write"):
@@ -150,7 +160,7 @@ def fuse(
         out.talk(f"{fuser.precision}, scan {fuser.scan_backend}; {phases}")
 
 
-def _target(vis: str, output: str | None, format: options.Format) -> Path | None:
+def _target(vis: str, output: str | None, format: str) -> Path | None:
     """Where the result goes; None is stdout."""
     from diffmf_cli.images.write import format_of
 
@@ -161,11 +171,13 @@ def _target(vis: str, output: str | None, format: options.Format) -> Path | None
             raise UsageError("VIS is stdin, so OUT has no name: add -o OUT, or -o - for stdout")
         source = Path(vis)
         suffix = f".{format}"
-        if format is options.Format.AUTO:
+        if format == "auto":
             suffix = source.suffix if source.suffix.lower() in (".tif", ".tiff") else ".png"
         return source.with_name(f"{source.stem}_fused{suffix}")
     target = Path(output)
-    if format is not options.Format.AUTO and format_of(f".{format}") != format_of(target.suffix):
+    if target.is_dir():
+        raise UsageError(f"{output} is a folder: name a file in it")
+    if format != "auto" and format_of(f".{format}") != format_of(target.suffix):
         raise UsageError(f"{output} is not named as --format {format}: change one of them")
     return target
 

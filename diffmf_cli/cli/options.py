@@ -1,6 +1,5 @@
 """The options that commands share, each declared once."""
 
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -8,42 +7,10 @@ import typer
 from diffmf_cli.model.catalogue import catalogue
 
 
-class Precision(StrEnum):
-    """Number format of convolutions and matrix products; the scan itself is always fp32."""
-
-    AUTO = "auto"
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-
-
-class Color(StrEnum):
-    """Whether the result takes the colours of the visible picture."""
-
-    AUTO = "auto"
-    GRAY = "gray"
-    YCBCR = "ycbcr"
-
-
-class Depth(StrEnum):
-    """Bits a channel of the result."""
-
-    EIGHT = "8"
-    SIXTEEN = "16"
-
-
-class Format(StrEnum):
-    """File format of the result; the values are extensions."""
-
-    AUTO = "auto"
-    PNG = "png"
-    JPG = "jpg"
-    TIFF = "tiff"
-    WEBP = "webp"
-
-
 def option(name: str, *short: str, panel: str, help: str, also: str = "", **more: Any) -> Any:
     """An option that can also be set in the environment: `--ir-range` as `DIFFMF_IR_RANGE`, or as `also`."""
+    words = [word for word in more.get("metavar", "").split("|") if word.islower() or word.isdigit()]
+    more.setdefault("autocompletion", lambda incomplete: [w for w in words if w.startswith(incomplete)])
     variable = f"DIFFMF_{name.strip('-').replace('-', '_').upper()}"
     # `show_envvar` would repeat on every line what the help of `diffmf` says once.
     return typer.Option(
@@ -88,9 +55,10 @@ DeviceOption = Annotated[
     ),
 ]
 PrecisionOption = Annotated[
-    Precision,
+    str,
     option(
         "--precision",
+        metavar="auto|fp32|bf16|fp16",
         help="Number format of convolutions and matrix products; auto is fp32.",
         panel=_MODEL,
     ),
@@ -118,9 +86,10 @@ OfflineOption = Annotated[bool, flag("--offline", help="Never use the network.",
 
 _PICTURE = "Pictures"
 ColorOption = Annotated[
-    Color,
+    str,
     option(
         "--color",
+        metavar="auto|gray|ycbcr",
         help="auto and ycbcr keep the colours of VIS, gray drops them.",
         panel=_PICTURE,
     ),
@@ -143,20 +112,26 @@ StretchOption = Annotated[
     ),
 ]
 DepthOption = Annotated[
-    Depth | None,
-    option("--depth", help="Bits a channel of the result; else those of VIS.", panel=_PICTURE),
+    str,
+    option(
+        "--depth",
+        metavar="auto|8|16",
+        help="Bits a channel of the result; auto is those of VIS.",
+        panel=_PICTURE,
+    ),
 ]
 FormatOption = Annotated[
-    Format,
+    str,
     option(
         "--format",
+        metavar="auto|png|jpg|tiff|webp",
         help="Of the result where OUT does not tell; auto keeps TIFF and makes PNG of all else.",
         panel=_PICTURE,
     ),
 ]
 QualityOption = Annotated[
     int,
-    option("--quality", min=1, max=100, help="Of JPEG and WebP.", panel=_PICTURE),
+    option("--quality", metavar="1-100", help="Of JPEG and WebP.", panel=_PICTURE),
 ]
 OverwriteOption = Annotated[bool, flag("--overwrite", help="Replace an existing OUT.", panel=_PICTURE)]
 

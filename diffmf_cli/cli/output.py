@@ -67,7 +67,7 @@ class Output(logging.Handler):
 
     def error(self, kind: str, message: str, exit_code: int) -> None:
         """Reports the failure that ends the run, in one line, and as JSON where that was asked for."""
-        message = " ".join(message.split("\n"))
+        message = " ".join(message.split("\n")).removesuffix(".")
         self._say(message, "Error: ", "bold red")
         self.record({"type": "error", "error": kind, "message": message, "exit_code": exit_code})
 

@@ -1,14 +1,13 @@
 """One pair of arrays through the network: prepare, run, restore."""
 
 import logging
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from diffmf_cli import scan
-from diffmf_cli.errors import DiffmfError, ImageError, UsageError
+from diffmf_cli.errors import DiffmfError, ImageError, UsageError, check_choice
 from diffmf_cli.fusion.device import check_device_name, resolve_device
 from diffmf_cli.images import color as colors
 from diffmf_cli.images.range import IntensityRange, from_unit, to_unit
@@ -42,8 +41,8 @@ def check_settings(
         UsageError: for the first of them.
     """
     check_device_name(device)
-    _check_choice("precision", precision, PRECISIONS)
-    _check_choice("color", color, COLORS)
+    check_choice("precision", precision, PRECISIONS)
+    check_choice("color", color, COLORS)
     _parse_tile(tile)
     IntensityRange.parse(ir_range)
     with scan.using(scan_backend):
@@ -173,7 +172,7 @@ class Fuser:
             ImageError: for pictures that cannot be fused, and for a result that is constant or not finite.
             UsageError: for values that an option does not take, and aspect ratios that differ.
         """
-        _check_choice("color", color, COLORS)
+        check_choice("color", color, COLORS)
         span = IntensityRange.parse(ir_range)
         check_pair(ir, vis, stretch=stretch)
         if _is_coloured(ir) and not _is_coloured(vis):
@@ -245,13 +244,6 @@ class Fuser:
         if kind == "cuda":
             torch.cuda.empty_cache()
         return None
-
-
-def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        guess = get_close_matches(str(value), known, n=1)
-        hint = f"did you mean '{guess[0]}'?" if guess else f"use {', '.join(known)}"
-        raise UsageError(f"unknown {name} '{value}': {hint}")
 
 
 def _parse_tile(tile: str | int) -> int | None:
