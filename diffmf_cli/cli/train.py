@@ -40,10 +40,14 @@ def _line(event: dict[str, Any]) -> str:
 
 def train(
     config: Annotated[Path, typer.Option("--config", metavar="FILE.toml", help="The recipe.")],
-    folder: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder of the run; kept and resumed.")],
+    folder: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder of the run; kept and resumed.")
+    ],
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Where the recipe's folders of pairs are; else beside it."),
+        typer.Option(
+            "--data", metavar="DIR", help="Where the recipe's folders of pairs are; else beside it."
+        ),
     ] = None,
     minutes: Annotated[
         float | None, typer.Option("--minutes", min=0.0, help="Stop and save after this time.")

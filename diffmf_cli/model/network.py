@@ -1,0 +1,389 @@
+"""DIFF-MF (arXiv 2601.05538): fusion driven by the difference of two modalities, in linear time.
+
+The paper's figure, left to right, is this file, top to bottom: stems, `DifferenceGuidedExtraction` x N,
+`ChannelExchange`, `SpatialExchange` at three levels, `Decoder`. The paper publishes no code, widths or loss, so
+this is a re-implementation: each block says what is the figure's (fig) and what is our decision (own).
+
+Inside the state space part features are `(B, h, w, C)`, channels last, at a quarter of the picture's sides; the
+stems and the decoder work on `(B, C, H, W)`.
+"""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from diffmf_cli.errors import WeightsError
+from diffmf_cli.scan import selective_scan_2d
+
+MULTIPLE = 16  # stride 4 of the stems times two halvings of the spatial exchange
+MARGIN = 8  # reflected around every picture: what zero padding does to borders happens there
+_STEM_HALO = 8  # pixels that a strip sees beyond its rows: at least the receptive field's reach
+_DECODER_HALO = 4  # the same in quarter-size rows
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the architecture leaves open; stored in every checkpoint.
+
+    Attributes:
+        width: channels C of the state space part.
+        extraction: number N of difference-guided extractions.
+        d_state: state size of the visual state space blocks.
+        expand: inner width of a block over C.
+    """
+
+    width: int = 64
+    extraction: int = 2
+    d_state: int = 1
+    expand: float = 1.5
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Config":
+        """The inverse of `to_dict`.
+
+        Raises:
+            WeightsError: if a value is missing, unknown or not of its type.
+        """
+        known = {f.name for f in fields(cls)}
+        if set(values) != known or any(not isinstance(v, int | float) for v in values.values()):
+            raise WeightsError(f"not a DIFF-MF configuration: {values}")
+        return cls(**values)
+
+
+SIZES = {"lite": Config(width=32), "base": Config(width=64)}
+
+
+def _conv_last(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """A convolution on channels-last features: `(B, h, w, C)` -> `(B, h, w, C')`, without a copy."""
+    result: Tensor = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return result
+
+
+def _depthwise(channels: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+
+
+class SS2D(nn.Module):
+    """Gated selective scan along four raster orders: `(B, h, w, C)` -> `(B, h, w, C)`.
+
+    Own: VMamba's second version, with one set of selective parameters for all orders.
+    """
+
+    def __init__(self, width: int, d_state: int, expand: float) -> None:
+        super().__init__()
+        self.inner, self.d_state, self.rank = int(expand * width), d_state, max(4, width // 16)
+        self.in_proj = nn.Linear(width, 2 * self.inner)
+        self.conv = _depthwise(self.inner)
+        self.select = nn.Linear(self.inner, self.rank + 2 * d_state, bias=False)
+        self.delta = nn.Linear(self.rank, self.inner, bias=False)
+        # Step sizes log-uniform in [1e-3, 0.1] at the start, as in Mamba; the bias is the inverse softplus.
+        step = torch.exp(torch.empty(self.inner).uniform_(-6.9078, -2.3026))
+        self.delta_bias = nn.Parameter(step + torch.log(-torch.expm1(-step)))
+        self.A_log = nn.Parameter(torch.log(torch.arange(1.0, d_state + 1)).repeat(self.inner, 1))
+        self.D = nn.Parameter(torch.ones(self.inner))
+        self.norm = nn.LayerNorm(self.inner)
+        self.out_proj = nn.Linear(self.inner, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, z = self.in_proj(x).chunk(2, -1)
+        x = F.silu(_conv_last(self.conv, x))
+        rank, B, C = self.select(x).split([self.rank, self.d_state, self.d_state], -1)
+        y = selective_scan_2d(x, self.delta(rank), -torch.exp(self.A_log), B, C, self.D, self.delta_bias)
+        result: Tensor = self.out_proj(self.norm(y) * F.silu(z))
+        return result
+
+
+class VSSBlock(nn.Module):
+    """Visual state space block: `(B, h, w, C)` -> `(B, h, w, C)`.
+
+    `x += g1 * SS2D(LN x)`, then, unless `ffn` is false, `x += g2 * FFN(LN x)`. The gains `g` start at 0.1 (own).
+    """
+
+    def __init__(self, width: int, config: Config, ffn: bool = True) -> None:
+        super().__init__()
+        self.norm_scan = nn.LayerNorm(width)
+        self.scan = SS2D(width, config.d_state, config.expand)
+        self.gain_scan = nn.Parameter(torch.full((width,), 0.1))
+        self.ffn = None
+        if ffn:
+            self.ffn = nn.Sequential(
+                nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
+            )
+            self.gain_ffn = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.gain_scan * self.scan(self.norm_scan(x))
+        if self.ffn is not None:
+            x = x + self.gain_ffn * self.ffn(x)
+        return x
+
+
+class Stem(nn.Module):
+    """One modality's convolutions (fig: own stems; own: their layers). `(B, 1, H, W)` -> `(B, C, H/4, W/4)`."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.full = nn.Conv2d(1, width // 4, 3, padding=1)
+        self.to_half = nn.Conv2d(width // 4, width // 2, 3, stride=2, padding=1)
+        self.to_quarter = nn.Conv2d(width // 2, width, 3, stride=2, padding=1)
+
+    def detail(self, x: Tensor) -> Tensor:
+        """Features at full resolution, which the decoder takes again: `(B, 1, H, W)` -> `(B, C/4, H, W)`."""
+        return F.leaky_relu(self.full(x), 0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.leaky_relu(self.to_half(self.detail(x)), 0.1)
+        result: Tensor = self.to_quarter(x)
+        return result
+
+
+class DifferenceGuidedExtraction(nn.Module):
+    """Two `(B, h, w, C)` -> two `(B, h, w, C)`: what one modality has and the other lacks guides both.
+
+    Fig: a block of its own for each modality; a shared convolution and shared block for both, whose outputs'
+    difference guides. Own: how it guides. With `(G, R)` computed from the signed difference (negated for the
+    visible side), `F = S * (1 + sigmoid(G)) + sigmoid(G) * R`, spatially; R starts at zero.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        c = config.width
+        self.ir, self.vis = VSSBlock(c, config), VSSBlock(c, config)
+        self.shared_conv = nn.Conv2d(c, c, 3, padding=1)
+        self.shared = VSSBlock(c, config)
+        self.spread = _depthwise(c)
+        self.guide = nn.ModuleDict({m: nn.Linear(c, 2 * c) for m in ("ir", "vis")})
+        for linear in self.guide.values():
+            nn.init.zeros_(linear.weight[c:])
+            nn.init.zeros_(linear.bias[c:])
+
+    def _guided(self, own: Tensor, difference: Tensor, modality: str) -> Tensor:
+        gate, rest = self.guide[modality](difference).chunk(2, -1)
+        gate = torch.sigmoid(gate)
+        return own * (1 + gate) + gate * rest
+
+    def forward(self, ir: Tensor, vis: Tensor) -> tuple[Tensor, Tensor]:
+        shared = self.shared(_conv_last(self.shared_conv, torch.cat([ir, vis])))
+        shared_ir, shared_vis = shared.chunk(2)
+        difference = _conv_last(self.spread, shared_ir - shared_vis)
+        return (
+            self._guided(self.ir(ir), difference, "ir"),
+            self._guided(self.vis(vis), -difference, "vis"),
+        )
+
+
+class ChannelExchange(nn.Module):
+    """Two `(B, h, w, C)` -> two `(B, h, w, C)`: each modality is read with the other's B and C.
+
+    Fig: projections to x, B and C; B and C swapped, x kept, a state space model for each row; beside it omega
+    from both features, reweighting the two results. Own: state space duality in its order-free form (VSSD),
+    `KV = sum(w x B^T) / sum(w)` with `w = Delta |A|` and `y = KV C + D x`, so that cost is linear and the
+    result does not grow with the picture; Delta and the gate z stay with x; heads of 16 channels, state 16.
+    """
+
+    HEAD, STATE = 16, 16
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        c, heads = config.width, config.width // self.HEAD
+        self.sizes = [c, c, self.STATE, self.STATE, heads]
+        mixed = c + 2 * self.STATE
+        self.norm = nn.ModuleDict({m: nn.LayerNorm(c) for m in ("ir", "vis")})
+        self.in_proj = nn.ModuleDict({m: nn.Linear(c, sum(self.sizes)) for m in ("ir", "vis")})
+        self.conv = nn.ModuleDict({m: _depthwise(mixed) for m in ("ir", "vis")})
+        self.rate_log = nn.ParameterDict({m: nn.Parameter(torch.zeros(heads)) for m in ("ir", "vis")})
+        self.D = nn.ParameterDict({m: nn.Parameter(torch.ones(heads, 1)) for m in ("ir", "vis")})
+        self.norm_out = nn.ModuleDict({m: nn.LayerNorm(c) for m in ("ir", "vis")})
+        self.out_proj = nn.ModuleDict({m: nn.Linear(c, c) for m in ("ir", "vis")})
+        self.omega = nn.Sequential(nn.Linear(4 * c, c), nn.GELU(), nn.Linear(c, 2 * c))
+
+    def _project(self, x: Tensor, modality: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """`(B, h, w, C)` -> gate z and x `(B, L, C)`, B and C `(B, L, 16)`, weight `(B, L, heads)`."""
+        z, mixed, delta = self.in_proj[modality](x).split(
+            [self.sizes[0], sum(self.sizes[1:4]), self.sizes[4]], -1
+        )
+        x, B, C = F.silu(_conv_last(self.conv[modality], mixed)).split(self.sizes[1:4], -1)
+        weight = F.softplus(delta.float()) * torch.exp(self.rate_log[modality])
+        z, x, B, C, weight = (t.flatten(1, 2) for t in (z, x, B, C, weight))
+        return z, x, B, C, weight
+
+    def _row(self, x: Tensor, B: Tensor, C: Tensor, weight: Tensor, modality: str) -> Tensor:
+        """The state space model of one row: `(B, L, C)`."""
+        with torch.autocast(x.device.type, enabled=False):  # sums over all pixels
+            x, B, C = x.float(), B.float(), C.float()
+            heads = x.unflatten(-1, (-1, self.HEAD))
+            weighted = (heads * (weight / weight.sum(1, keepdim=True))[..., None]).flatten(2)
+            kv = torch.einsum("blc,bln->bnc", weighted, B)
+            return torch.baddbmm((self.D[modality] * heads).flatten(2), C, kv)
+
+    def forward(self, ir: Tensor, vis: Tensor) -> tuple[Tensor, Tensor]:
+        shape = ir.shape
+        normed = {"ir": self.norm["ir"](ir), "vis": self.norm["vis"](vis)}
+        pooled = [t.mean((1, 2)) for t in normed.values()] + [t.amax((1, 2)) for t in normed.values()]
+        omega = dict(zip(normed, torch.sigmoid(self.omega(torch.cat(pooled, -1))).chunk(2, -1), strict=True))
+        projected = {m: self._project(t, m) for m, t in normed.items()}
+        out = {}
+        for m, other, feature in (("ir", "vis", ir), ("vis", "ir", vis)):
+            z, x, _, _, weight = projected[m]
+            _, _, B, C, _ = projected[other]
+            y = self._row(x, B, C, weight, m)
+            y = self.out_proj[m](self.norm_out[m](y) * F.silu(z)).view(shape)
+            out[m] = feature + 2 * omega[m][:, None, None] * y
+        return out["ir"], out["vis"]
+
+
+class SpatialExchange(nn.Module):
+    """Two `(B, h, w, C)` -> one `(B, h, w, C)`: scans that walk through both modalities, at one level.
+
+    Fig: three layouts, each through its own block: columns interleaved (IR first), side by side, stacked along
+    channels; concatenated, then a linear layer. Own: blocks without FFN.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        c = config.width
+        self.column, self.row = VSSBlock(c, config, ffn=False), VSSBlock(c, config, ffn=False)
+        self.stack = VSSBlock(2 * c, config, ffn=False)
+        self.linear = nn.Linear(6 * c, c)
+
+    def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
+        columns = self.column(torch.stack([ir, vis], 3).flatten(2, 3)).unflatten(2, (-1, 2))
+        rows = self.row(torch.cat([ir, vis], 2))
+        stacked = self.stack(torch.cat([ir, vis], -1))
+        maps = [stacked, columns[..., 0, :], columns[..., 1, :], *rows.chunk(2, 2)]
+        result: Tensor = self.linear(torch.cat(maps, -1))
+        return result
+
+
+class Decoder(nn.Module):
+    """`(B, 3C, H/4, W/4)` and both stems' details `(B, C/4, H, W)` -> `(B, 1, H, W)` in [0, 1].
+
+    Own, all of it; the skip from the stems is not in the figure: the state space part runs at a quarter of the
+    picture's sides, and detail finer than that has no other way through.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(3 * width, width, 1)
+        self.residual = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.LeakyReLU(0.1, inplace=True),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+        self.to_half = nn.Conv2d(width, 2 * width, 3, padding=1)
+        self.to_full = nn.Conv2d(width // 2, width, 3, padding=1)
+        self.merge = nn.Conv2d(3 * width // 4, width // 4, 3, padding=1)
+        self.out = nn.Conv2d(width // 4, 1, 3, padding=1)
+
+    def forward(self, x: Tensor, ir_detail: Tensor, vis_detail: Tensor) -> Tensor:
+        x = self.reduce(x)
+        x = x + self.residual(x)
+        x = F.leaky_relu(F.pixel_shuffle(self.to_half(x), 2), 0.1)
+        x = F.leaky_relu(F.pixel_shuffle(self.to_full(x), 2), 0.1)
+        x = F.leaky_relu(self.merge(torch.cat([x, ir_detail, vis_detail], 1)), 0.1)
+        return torch.sigmoid(self.out(x).float())
+
+
+class DiffMF(nn.Module):
+    """The whole network. See `forward`."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        c = config.width
+        self.stem_ir, self.stem_vis = Stem(c), Stem(c)
+        self.extraction = nn.ModuleList(
+            DifferenceGuidedExtraction(config) for _ in range(config.extraction)
+        )
+        self.channel_exchange = ChannelExchange(config)
+        self.spatial_exchange = nn.ModuleDict(
+            {level: SpatialExchange(config) for level in ("high", "middle", "low")}
+        )
+        self.decoder = Decoder(c)
+
+    def forward(self, ir: Tensor, vis: Tensor, tile: int = 0) -> Tensor:
+        """Fuses two registered pictures of any size.
+
+        Args:
+            ir: `(B, 1, H, W)` in [0, 1].
+            vis: `(B, 1, H, W)` in [0, 1], luma.
+            tile: if not 0, the full-resolution stages run in strips of about `tile` x `tile` pixels. They are
+                local and the strips overlap by their reach, so the result is the same; the state space part
+                always sees the whole picture.
+
+        Returns:
+            `(B, 1, H, W)` in [0, 1], float32.
+        """
+        h, w = ir.shape[-2:]
+        rows, columns = (_reflected(n, ir.device) for n in (h, w))
+        ir, vis = (t[:, :, rows][..., columns] for t in (ir, vis))
+        fused = self.fuse_padded(ir, vis, tile)
+        return fused[..., MARGIN : MARGIN + h, MARGIN : MARGIN + w].contiguous()
+
+    def fuse_padded(self, ir: Tensor, vis: Tensor, tile: int = 0) -> Tensor:
+        """`forward` for sides that are multiples of 16, without a margin (training crops)."""
+        height, width = ir.shape[-2:]
+        step = height
+        if tile:
+            step = min(height, max(MULTIPLE, tile * tile // width // MULTIPLE * MULTIPLE))
+        strips = [(top, min(top + step, height)) for top in range(0, height, step)]
+        features = self.exchange(
+            torch.cat([self._stem_strip(self.stem_ir, ir, *s) for s in strips], 2),
+            torch.cat([self._stem_strip(self.stem_vis, vis, *s) for s in strips], 2),
+        )
+        return torch.cat([self._decoder_strip(features, ir, vis, *s) for s in strips], 2)
+
+    def exchange(self, ir: Tensor, vis: Tensor) -> Tensor:
+        """The state space part: two `(B, C, h, w)` from the stems -> `(B, 3C, h, w)` for the decoder."""
+        ir, vis = ir.permute(0, 2, 3, 1).contiguous(), vis.permute(0, 2, 3, 1).contiguous()
+        for stage in self.extraction:
+            ir, vis = stage(ir, vis)
+        ir, vis = self.channel_exchange(ir, vis)
+        outputs = []
+        for level in self.spatial_exchange.values():
+            outputs.append(level(ir, vis).permute(0, 3, 1, 2))
+            ir, vis = (F.avg_pool2d(t.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1) for t in (ir, vis))
+        high, middle, low = outputs
+        middle = torch.cat([middle, _doubled(low)], 1)
+        return torch.cat([high, _doubled(middle)], 1)
+
+    @staticmethod
+    def _stem_strip(stem: Stem, picture: Tensor, top: int, bottom: int) -> Tensor:
+        """Rows `top` to `bottom` of the stem's output: `(B, C, (bottom - top) / 4, W / 4)`."""
+        start, end = max(0, top - _STEM_HALO), min(picture.shape[2], bottom + _STEM_HALO)
+        strip: Tensor = stem(picture[:, :, start:end].contiguous(memory_format=torch.channels_last))
+        return strip[:, :, (top - start) // 4 : (bottom - start) // 4]
+
+    def _decoder_strip(self, features: Tensor, ir: Tensor, vis: Tensor, top: int, bottom: int) -> Tensor:
+        """Rows `top` to `bottom` of the fused picture: `(B, 1, bottom - top, W)`."""
+        start, end = max(0, top // 4 - _DECODER_HALO), min(features.shape[2], bottom // 4 + _DECODER_HALO)
+        # One more row of pixels: the details' own convolution reaches it.
+        first, last = max(0, 4 * start - 1), min(ir.shape[2], 4 * end + 1)
+        details = [
+            stem.detail(t[:, :, first:last])[:, :, 4 * start - first : 4 * end - first]
+            for stem, t in ((self.stem_ir, ir), (self.stem_vis, vis))
+        ]
+        strip: Tensor = self.decoder(features[:, :, start:end], *details)
+        return strip[:, :, top - 4 * start : bottom - 4 * start]
+
+
+def _reflected(n: int, device: torch.device) -> Tensor:
+    """Indices that pad `n` pixels by reflection to a multiple of 16 with a margin on both sides.
+
+    Reflection goes on where the margin is wider than the picture; a single pixel repeats.
+    """
+    padded = -(-(n + 2 * MARGIN) // MULTIPLE) * MULTIPLE
+    period = max(1, 2 * (n - 1))
+    index = (torch.arange(padded, device=device) - MARGIN) % period
+    return torch.minimum(index, period - index) if n > 1 else torch.zeros_like(index)
+
+
+def _doubled(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

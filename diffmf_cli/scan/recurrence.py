@@ -1,0 +1,51 @@
+"""From the selective scan to a first-order recurrence, and back.
+
+The four orders share decay and input, so per state `n` the scan is `s_t = a_t s_{t-1} + b_t` over one pair of
+pictures `a`, `b`. What surrounds it is pointwise; backends that differ only in how they run the recurrence
+share this file.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+Recurrence = Callable[[Tensor, Tensor], Tensor]
+
+
+def scan_with(
+    recurrence: Recurrence,
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+) -> Tensor:
+    """`diffmf_cli.scan.selective_scan_2d`, given the recurrence.
+
+    Args:
+        recurrence: takes `a` and `b`, each `(B, H, W, m)`, returns the sum of the states of the four orders,
+            `(B, H, W, m)`; differentiable.
+        x: see `diffmf_cli.scan.selective_scan_2d`, as all that follow.
+        delta: likewise.
+        A: likewise.
+        B: likewise.
+        C: likewise.
+        D: likewise.
+        delta_bias: likewise.
+    """
+    dtype = x.dtype
+    wide = torch.promote_types(dtype, torch.float32)  # 16-bit decay and state drift by up to 30 %
+    x, delta, A, B, C, D, delta_bias = (t.to(wide) for t in (x, delta, A, B, C, D, delta_bias))
+    dt = softplus(delta + delta_bias)
+    if A.shape[1] == 1:
+        y = recurrence(torch.exp(dt * A[:, 0]), dt * B * x) * C
+    else:
+        a = torch.exp(dt[..., None] * A)
+        b = (dt * x)[..., None] * B[..., None, :]
+        states = recurrence(a.flatten(-2), b.flatten(-2)).unflatten(-1, A.shape)
+        y = (states * C[..., None, :]).sum(-1)
+    return (y + D * x).to(dtype)

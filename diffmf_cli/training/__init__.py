@@ -1,0 +1,1 @@
+"""Training of DIFF-MF: data, losses and the loop behind `diffmf train`."""

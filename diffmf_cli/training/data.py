@@ -1,0 +1,162 @@
+"""Pairs for training: read once as grey 8-bit pictures, kept in memory, cut and varied on the device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffmf_cli.errors import UsageError
+
+
+@dataclass
+class Pairs:
+    """Registered grey pairs, uint8 `(H, W)` each, in a fixed order; `names` are `set/stem`."""
+
+    names: list[str]
+    ir: list[np.ndarray]
+    vis: list[np.ndarray]
+
+    def split(self, every: int) -> tuple["Pairs", "Pairs"]:
+        """Training and validation pairs: about one in `every` validates (none where it is 0).
+
+        Decided by the pair's name alone, so that it does not change with the other pairs.
+        """
+        held = [bool(every) and crc32(name.encode()) % every == 0 for name in self.names]
+
+        def part(keep: bool) -> Pairs:
+            chosen = [i for i, h in enumerate(held) if h == keep]
+            return Pairs(*([values[i] for i in chosen] for values in (self.names, self.ir, self.vis)))
+
+        return part(False), part(True)
+
+
+def load_pairs(folders: Sequence[Path]) -> Pairs:
+    """Reads folders that hold `ir/` and `vi/` (or `vis/`) with equal names.
+
+    Raises:
+        UsageError: if a folder is missing, has no pairs, or a pair differs in size.
+        ImageError: if a picture cannot be read.
+    """
+    pairs = Pairs([], [], [])
+    for folder in folders:
+        found = _from_folder(folder)
+        pairs = Pairs(pairs.names + found.names, pairs.ir + found.ir, pairs.vis + found.vis)
+    return pairs
+
+
+def _from_folder(folder: Path) -> Pairs:
+    from diffmf_cli.images.color import luma
+    from diffmf_cli.images.range import to_unit
+    from diffmf_cli.images.read import read_image
+
+    def grey(path: Path) -> np.ndarray:
+        unit = to_unit(read_image(path).pixels)
+        return np.rint(255 * (luma(unit) if unit.ndim == 3 else unit)).astype(np.uint8)
+
+    vis_folder = next((folder / name for name in ("vi", "vis") if (folder / name).is_dir()), None)
+    if vis_folder is None or not (folder / "ir").is_dir():
+        raise UsageError(f"{folder}: no folders ir/ and vi/ (or vis/) in it; training reads such pairs")
+    pairs = Pairs([], [], [])
+    partners = {p.stem: p for p in vis_folder.iterdir()}
+    for ir_path in sorted((folder / "ir").iterdir()):
+        partner = partners.get(ir_path.stem)
+        if partner is None:
+            raise UsageError(f"{ir_path}: no picture of that name in {vis_folder}")
+        ir, vis = grey(ir_path), grey(partner)
+        if ir.shape != vis.shape:
+            raise UsageError(f"{ir_path}: {ir.shape[::-1]} but {partner} is {vis.shape[::-1]}")
+        pairs.names.append(f"{folder.parent.name}/{folder.name}/{ir_path.stem}")
+        pairs.ir.append(ir)
+        pairs.vis.append(vis)
+    if not pairs.names:
+        raise UsageError(f"{folder / 'ir'}: no pictures")
+    return pairs
+
+
+class CropSampler:
+    """Draws random crops of training pairs; its random state is part of a checkpoint.
+
+    All pairs lie on the device in one flat buffer; a batch is one gather.
+    """
+
+    def __init__(self, pairs: Pairs, crop: int, device: torch.device, seed: int) -> None:
+        self.crop = crop
+        big_enough = [i for i, a in enumerate(pairs.ir) if min(a.shape) >= crop]
+        if not big_enough:
+            raise UsageError(f"no training pair is as large as the crop of {crop} pixels")
+        chosen = [(pairs.ir[i], pairs.vis[i]) for i in big_enough]
+        flat = [np.stack([ir.ravel(), vis.ravel()]) for ir, vis in chosen]
+        self.pixels = torch.from_numpy(np.concatenate(flat, 1)).to(device)
+        self.heights, self.widths = (np.array([ir.shape[axis] for ir, _ in chosen]) for axis in (0, 1))
+        self.offsets = np.concatenate([[0], np.cumsum(self.heights * self.widths)[:-1]])
+        self.random = np.random.default_rng(seed)
+        self.device = device
+
+    def state(self) -> dict:
+        """What `restore` needs to go on with the same crops."""
+        return self.random.bit_generator.state  # type: ignore[return-value]
+
+    def restore(self, state: dict) -> None:
+        """Goes on where `state` was taken."""
+        self.random.bit_generator.state = state
+
+    def draw(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
+        """The random numbers of one batch: positions `(batch, 5)` int64 and variation `(batch, 8)` float32.
+
+        Drawn on the host, in one order whatever the device, so that a seed gives the same crops everywhere.
+        """
+        r, c = self.random, self.crop
+        which = r.integers(0, len(self.heights), batch)
+        top = (r.random(batch) * (self.heights[which] - c + 1)).astype(np.int64)
+        left = (r.random(batch) * (self.widths[which] - c + 1)).astype(np.int64)
+        start = self.offsets[which] + top * self.widths[which] + left
+        turn = r.integers(0, 8, batch)
+        where = np.stack([start, self.widths[which], turn], 1)
+        vary = r.random((batch, 8)).astype(np.float32)
+        return where, vary
+
+    def cut(self, where: Tensor, vary: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Crops as the network sees them, and as the loss compares them.
+
+        Args:
+            where: positions from `draw`, on the device.
+            vary: variation from `draw`, on the device, uniform in [0, 1).
+
+        Returns:
+            `ir`, `vis` for the network and the clean `ir`, `vis` for the loss, each `(B, 1, crop, crop)` in
+            [0, 1].
+        """
+        c = self.crop
+        start, width, turn = where.unbind(1)
+        line = torch.arange(c, device=self.device)
+        u, v = line[:, None].expand(c, c), line[None, :].expand(c, c)
+
+        def pick(bit: int, yes: Tensor, no: Tensor) -> Tensor:
+            return torch.where(((turn >> bit) & 1).bool()[:, None, None], yes, no)
+
+        # One of the eight symmetries of the square, by index.
+        row, column = pick(0, v[None], u[None]), pick(0, u[None], v[None])
+        row, column = pick(1, c - 1 - row, row), pick(2, c - 1 - column, column)
+        index = start[:, None, None] + row * width[:, None, None] + column
+        clean = self.pixels[:, index].float() / 255  # (2, B, c, c)
+        # Cameras differ in response: gamma and gain, for one of two crops and each modality on its own.
+        gamma = torch.exp(0.7 * (vary[:, 0:2] - 0.5))
+        gain = 1 + 0.3 * (vary[:, 2:4] - 0.5)
+        shaped = (clean.clamp_min(1e-4) ** gamma.T[..., None, None]) * gain.T[..., None, None]
+        clean = torch.where((vary[:, 4] < 0.5)[None, :, None, None], shaped.clamp(0, 1), clean)
+        # Flat pictures must stay flat: now and then one source, or both, is a constant.
+        flat = clean.mean((2, 3), keepdim=True).expand_as(clean)
+        which = vary[:, 5]
+        chosen = torch.stack([which < 0.03, (which > 0.02) & (which < 0.05)])
+        clean = torch.where(chosen[..., None, None], flat, clean)
+        # Dark visible pictures carry sensor noise: it is added to what the network sees only.
+        dark = clean[1].mean((1, 2), keepdim=True) < 0.25
+        strength = 0.03 * (vary[:, 6] - 0.6).clamp_min(0) / 0.4
+        noise = torch.randn_like(clean[1]) * strength[:, None, None] * dark
+        seen_vis = (clean[1] + noise).clamp(0, 1)
+        ir, vis = clean[0][:, None], clean[1][:, None]
+        return ir, seen_vis[:, None], ir, vis

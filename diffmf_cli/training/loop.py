@@ -1,0 +1,299 @@
+"""The training loop: a time budget, exact resume, a moving average, validation figures and sample pictures.
+
+A run is a folder: `<name>.safetensors` (the averaged weights, ready to use), `state.pt` (what a resume needs besides),
+`log.jsonl` (one line for each event) and `samples/` (validation pictures: IR, VIS, fused).
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from diffmf_cli import scan
+from diffmf_cli.errors import DiffmfError, UsageError
+from diffmf_cli.images.opencv import cv2
+from diffmf_cli.metrics.functional import evaluate
+from diffmf_cli.model.checkpoint import load_checkpoint, save_checkpoint
+from diffmf_cli.model.network import SIZES, DiffMF
+from diffmf_cli.training.data import CropSampler, Pairs, load_pairs
+from diffmf_cli.training.losses import fusion_loss
+from diffmf_cli.training.recipe import Recipe
+
+Report = Callable[[dict[str, Any]], None]
+_EAGER_STEPS = 5  # before the step is captured as a CUDA graph: kernels compile, buffers are allocated
+_LOG_EVERY = 100
+_SAMPLES = 6
+
+
+class Trainer:
+    """One run of a recipe in a folder; goes on where the folder's `state.pt` ends."""
+
+    def __init__(self, recipe: Recipe, folder: Path, device: torch.device, report: Report) -> None:
+        self.recipe, self.folder, self.device = recipe, folder, device
+        options = recipe.optimization
+        if recipe.model.size not in SIZES:
+            raise UsageError(f"model size '{recipe.model.size}' is unknown; known: {', '.join(SIZES)}")
+        torch.manual_seed(options.seed)
+        self.model = self._network()
+        self.averaged = self._network().requires_grad_(False)
+        self.averaged.load_state_dict(self.model.state_dict())
+        cuda = device.type == "cuda"
+        # Tensors, so that a captured step reads new values: learning rate, and the newest weights' share
+        # in the average (large at first, or the average would remember the random start).
+        self.rate = torch.tensor(options.learning_rate, device=device)
+        self.share = torch.tensor(1.0, device=device)
+        self.optimizer = torch.optim.AdamW(
+            self._groups(), lr=self.rate if cuda else options.learning_rate, capturable=cuda, fused=cuda
+        )
+        self.train_pairs, self.held_out = load_pairs(recipe.folders).split(
+            recipe.data.hold_out
+        )
+        self.sampler = CropSampler(self.train_pairs, recipe.data.crop, device, options.seed)
+        self.step, self.seconds, self.losses = 0, 0.0, []
+        self._report = report
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._eager_left = _EAGER_STEPS
+        self._side = torch.cuda.Stream(device) if cuda else None
+
+    def _network(self) -> DiffMF:
+        config = replace(SIZES[self.recipe.model.size], **self.recipe.model.change)
+        return DiffMF(config).to(self.device, memory_format=torch.channels_last)
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """No decay for gains, biases, norms and the state space parameters: all that is not a matrix."""
+        matrices = [p for n, p in self.model.named_parameters() if p.ndim > 1 and "A_log" not in n]
+        chosen = {id(p) for p in matrices}
+        others = [p for p in self.model.parameters() if id(p) not in chosen]
+        decay = self.recipe.optimization.weight_decay
+        return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+
+    # -- one step ---------------------------------------------------------------------------------------------
+
+    def _scheduled_rate(self) -> float:
+        o = self.recipe.optimization
+        if self.step < o.warm_up:
+            return o.learning_rate * (self.step + 1) / o.warm_up
+        done = (self.step - o.warm_up) / max(1, o.steps - o.warm_up)
+        return o.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, done))))
+
+    def _update(self, where: Tensor, vary: Tensor) -> Tensor:
+        """Forward, backward, optimizer and average; returns `(1 + terms,)`: the loss and its terms."""
+        options = self.recipe.optimization
+        seen_ir, seen_vis, ir, vis = self.sampler.cut(where, vary)
+        # A captured graph must not reuse casts of weights that were made outside of it.
+        cast = (
+            torch.autocast("cuda", torch.bfloat16, cache_enabled=False)
+            if self.device.type == "cuda"
+            else nullcontext()
+        )
+        with cast:
+            fused = self.model.fuse_padded(seen_ir, seen_vis)
+        loss, terms = fusion_loss(fused.float(), ir, vis, self.recipe.loss)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
+        self.optimizer.step()
+        with torch.no_grad():
+            averaged = list(self.averaged.parameters())
+            change = torch._foreach_sub(list(self.model.parameters()), averaged)
+            torch._foreach_mul_(change, self.share)
+            torch._foreach_add_(averaged, change)
+        self._terms = list(terms)
+        return torch.stack([loss.detach(), *(t.detach() for t in terms.values())])
+
+    def _run_step(self) -> Tensor:
+        where, vary = (torch.from_numpy(a) for a in self.sampler.draw(self.recipe.data.batch))
+        rate = self._scheduled_rate()
+        self.share.fill_(1 - min(self.recipe.optimization.average, (1 + self.step) / (10 + self.step)))
+        if self._side is None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            return self._update(where.to(self.device), vary.to(self.device))
+        self.rate.fill_(rate)
+        if self._graph is None:
+            self._inputs = where.to(self.device), vary.to(self.device)
+            self._side.wait_stream(torch.cuda.current_stream())
+            if self._eager_left > 0:
+                self._eager_left -= 1
+                with torch.cuda.stream(self._side):
+                    values = self._update(*self._inputs)
+                torch.cuda.current_stream().wait_stream(self._side)
+                return values
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=self._side):
+                self._values = self._update(*self._inputs)
+            self._graph = graph
+        for buffer, new in zip(self._inputs, (where, vary), strict=True):
+            buffer.copy_(new)
+        self._graph.replay()
+        return self._values
+
+    # -- the run ----------------------------------------------------------------------------------------------
+
+    def run(self, minutes: float | None) -> None:
+        """Trains until the recipe's last step, or until the minutes are over; saves in both cases.
+
+        Raises:
+            DiffmfError: if the loss is no longer finite; what was saved last stays.
+        """
+        options = self.recipe.optimization
+        begin = time.monotonic()
+        before = self.seconds
+        self._tell(
+            "start",
+            pairs=len(self.train_pairs.names),
+            held_out=len(self.held_out.names),
+            device=str(self.device),
+            scan=scan.choose(self.device),
+            steps=options.steps,
+        )
+        try:
+            while self.step < options.steps:
+                values = self._run_step()
+                self.step += 1
+                if self.step % _LOG_EVERY == 0 or self.step <= _LOG_EVERY // 10:
+                    self._log_step(values, before + time.monotonic() - begin)
+                if self.step % options.validate_every == 0 and self.step < options.steps:
+                    self._save_and_validate()
+                if minutes is not None and time.monotonic() - begin > 60 * minutes:
+                    break
+        finally:
+            self.seconds = before + time.monotonic() - begin
+            if math.isfinite(self.losses[-1] if self.losses else 0.0):
+                self._save_and_validate()
+
+    def _log_step(self, values: Tensor, seconds: float) -> None:
+        loss, *terms = values.tolist()
+        if not math.isfinite(loss):
+            self.losses.append(loss)
+            raise DiffmfError(f"the loss is {loss} at step {self.step}: lower the learning rate and resume")
+        self.losses.append(loss)
+        self._tell(
+            "step",
+            step=self.step,
+            loss=loss,
+            **dict(zip(self._terms, terms, strict=True)),
+            rate=self._scheduled_rate(),
+            seconds=round(seconds, 2),
+        )
+
+    def _tell(self, kind: str, **values: Any) -> None:
+        event = {"type": kind, **values}
+        with (self.folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(event) + "\n")
+        self._report(event)
+
+    def _save_and_validate(self) -> None:
+        figures = self.validate()
+        if figures:
+            self._tell("validation", step=self.step, **{k: round(v, 4) for k, v in figures.items()})
+        self._save(figures)
+        self._tell("saved", step=self.step, folder=str(self.folder))
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Mean figures of the averaged weights over the held-out pairs, whole pictures; writes samples."""
+        self.averaged.eval()
+        sums: dict[str, float] = {}
+        pairs = self.held_out
+        (self.folder / "samples").mkdir(exist_ok=True)
+        every = max(1, len(pairs.names) // _SAMPLES)
+        for i, name in enumerate(pairs.names):
+            ir, vis = (
+                torch.from_numpy(a[i]).to(self.device).float()[None, None] for a in (pairs.ir, pairs.vis)
+            )
+            fused = (self.averaged(ir / 255, vis / 255) * 255).round()
+            for key, value in evaluate(ir, vis, fused).items():
+                sums[key] = sums.get(key, 0.0) + float(value)
+            if i % every == 0:
+                strip = np.hstack([t[0, 0].cpu().numpy().astype(np.uint8) for t in (ir, vis, fused)])
+                cv2.imwrite(str(self.folder / "samples" / f"{name.replace('/', '_')}.jpg"), strip)
+        return {key: value / len(pairs.names) for key, value in sums.items()}
+
+    # -- state ------------------------------------------------------------------------------------------------
+
+    def _weights_path(self) -> Path:
+        return self.folder / f"{self.recipe.name}.safetensors"
+
+    def _save(self, figures: dict[str, float]) -> None:
+        state = {
+            "recipe": self.recipe.to_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses[-1:],
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "crops": self.sampler.state(),
+            "random": torch.get_rng_state(),
+            "cuda_random": torch.cuda.get_rng_state(self.device) if self._side is not None else None,
+        }
+        temporary = self.folder / "state.pt.part"
+        torch.save(state, temporary)
+        temporary.replace(self.folder / "state.pt")
+        metadata = {
+            "name": self.recipe.name,
+            "task": self.recipe.task,
+            "recipe": json.dumps(self.recipe.to_dict()),
+            "steps": str(self.step),
+            "minutes": f"{self.seconds / 60:.1f}",
+            "device": torch.cuda.get_device_name(self.device) if self._side is not None else "CPU",
+            "validation": json.dumps({k: round(v, 4) for k, v in figures.items()}),
+        }
+        save_checkpoint(self._weights_path(), self.averaged, metadata)
+
+    def resume(self) -> None:
+        """Goes on from the folder's state.
+
+        Raises:
+            UsageError: if the state is unreadable or was made by another recipe.
+        """
+        path = self.folder / "state.pt"
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+        except Exception as error:  # torch raises anything on a damaged file
+            raise UsageError(f"{path}: cannot resume from it ({type(error).__name__}); remove it") from error
+        if state["recipe"] != self.recipe.to_dict():
+            raise UsageError(f"{path}: was made by another recipe; choose another --out folder")
+        self.model.load_state_dict(state["model"])
+        averaged, _ = load_checkpoint(self._weights_path(), self.device)
+        self.averaged.load_state_dict(averaged.state_dict())
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self._side is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate
+        self.sampler.restore(state["crops"])
+        torch.set_rng_state(state["random"].cpu())
+        if state["cuda_random"] is not None and self._side is not None:
+            torch.cuda.set_rng_state(state["cuda_random"].cpu(), self.device)
+        self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
+
+
+def train(
+    recipe: Recipe, folder: Path, device: torch.device, minutes: float | None, report: Report
+) -> Path:
+    """Trains a recipe in a folder, resuming what is there.
+
+    Args:
+        recipe: what to train.
+        folder: of the run; made if missing.
+        device: to train on.
+        minutes: stop (and save) after these; None for the recipe's last step.
+        report: called with every event that also goes to `log.jsonl`.
+
+    Returns:
+        The path of the averaged weights.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(recipe, folder, device, report)
+    if (folder / "state.pt").exists():
+        trainer.resume()
+    trainer.run(minutes)
+    return trainer._weights_path()

@@ -1,0 +1,139 @@
+"""What a fused picture is trained to be. All of it is ours: the paper's loss is not published.
+
+Terms that compare the fused picture with both sources are taken per source and per picture, and the *worse*
+source counts: a sum over the sources is highest for a near copy of one of them.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from diffmf_cli.training.recipe import Loss
+
+
+def _blur(x: Tensor, size: int, sigma: float) -> Tensor:
+    """Separable Gaussian over `(B, 1, H, W)`, without padding."""
+    at = torch.arange(size, dtype=x.dtype, device=x.device) - (size - 1) / 2
+    kernel = torch.exp(-(at**2) / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    return F.conv2d(F.conv2d(x, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+
+
+def ssim_loss(fused: Tensor, source: Tensor, stability: float) -> Tensor:
+    """How much of a source's structure is lost, `(B,)`: 1 - SSIM in uniform 7x7 windows, as the field's evaluator.
+
+    Windows in which the source is flat count a fifth: there SSIM would ask for a flat result, whatever the
+    other source shows. So a black frame asks for next to nothing.
+
+    Args:
+        fused: `(B, 1, H, W)` in [0, 1].
+        source: likewise.
+        stability: the constant C2; C1 is a ninth of it. The evaluator's is next to nothing, which would make
+            every grain of sensor noise in flat areas count in full.
+    """
+
+    def mean(t: Tensor) -> Tensor:
+        return F.avg_pool2d(t, 7, 1)
+
+    x, y = fused, source
+    mx, my = mean(x), mean(y)
+    vx, vy, cov = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
+    c1, c2 = stability / 9, stability
+    value = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
+    structured = 0.2 + 0.8 * vy.clamp_min(0) / (vy.clamp_min(0) + 6e-5)  # half at 2 grey levels
+    return (structured * (1 - value)).mean((1, 2, 3))
+
+
+def vif_loss(fused: Tensor, source: Tensor) -> Tensor:
+    """How much of a source's information is lost, `(B,)`.
+
+    1 - VIF in the pixel domain (Sheikh & Bovik 2006); counts less for a source that holds next to none.
+
+    Args:
+        fused: `(B, 1, H, W)` in [0, 1], sides of at least 41.
+        source: likewise.
+    """
+    x, y = source * 255, fused * 255
+    eps, noise = 1e-4, 2.0
+    kept = total = torch.zeros(len(x), device=x.device)
+    count = 0
+    for scale in range(4):
+        size = 2 ** (4 - scale) + 1
+        if scale:
+            x, y = _blur(x, size, size / 5)[..., ::2, ::2], _blur(y, size, size / 5)[..., ::2, ::2]
+        mx, my = _blur(x, size, size / 5), _blur(y, size, size / 5)
+        vx = (_blur(x * x, size, size / 5) - mx * mx).clamp_min(0)
+        vy = (_blur(y * y, size, size / 5) - my * my).clamp_min(0)
+        cov = _blur(x * y, size, size / 5) - mx * my
+        gain = (cov / (vx + eps)).clamp_min(0)
+        rest = (vy - gain * cov).clamp_min(eps)
+        kept = kept + torch.log1p(gain * gain * vx / (rest + noise)).sum((1, 2, 3))
+        total = total + torch.log1p(vx / noise).sum((1, 2, 3))
+        count += vx[0].numel()
+    return (1 - kept / (total + eps)) * total / (total + 0.3 * count)
+
+
+def difference_loss(fused: Tensor, source: Tensor, other: Tensor) -> Tensor:
+    """How badly the fused picture without the other source shows this one, `(B,)`.
+
+    1 - Pearson correlation, one of the two parts of SCD (so a trained network's SCD is optimised, not
+    discovered); counts less for a source without contrast.
+
+    Args:
+        fused: `(B, 1, H, W)`.
+        source: likewise.
+        other: likewise.
+    """
+    x, y = (t - t.mean((1, 2, 3), keepdim=True) for t in (fused - other, source))
+    power = (y * y).mean((1, 2, 3))
+    norm = ((x * x).mean((1, 2, 3)) * power).clamp_min(1e-10).sqrt()
+    return (1 - (x * y).mean((1, 2, 3)) / norm) * power / (power + 4e-4)  # half at 5 grey levels
+
+
+def sobel(x: Tensor) -> Tensor:
+    """`(B, 1, H, W)` -> `(B, 2, H, W)`, both signed gradients; a ramp of slope g gives g."""
+    p = F.pad(x, [1] * 4, mode="replicate")
+    across, down = p[..., 2:] - p[..., :-2], p[..., 2:, :] - p[..., :-2, :]
+    gx = across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]
+    gy = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]
+    return torch.cat([gx, gy], 1) / 8
+
+
+def intensity_target(ir: Tensor, vis: Tensor) -> Tensor:
+    """The brighter source of each pixel."""
+    return torch.maximum(ir, vis)
+
+
+def fusion_loss(fused: Tensor, ir: Tensor, vis: Tensor, weights: Loss) -> tuple[Tensor, dict[str, Tensor]]:
+    """Loss and its unweighted terms.
+
+    Args:
+        fused: `(B, 1, H, W)` in [0, 1].
+        ir: likewise.
+        vis: likewise, luma.
+        weights: of the terms.
+
+    Returns:
+        The scalar loss, and each term as a scalar (0 is perfect).
+    """
+    lost: dict[str, tuple[Tensor, Tensor]] = {}
+    if weights.ssim:
+        lost["ssim"] = (
+            ssim_loss(fused, ir, weights.stability),
+            ssim_loss(fused, vis, weights.stability),
+        )
+    if weights.vif:
+        lost["vif"] = vif_loss(fused, ir), vif_loss(fused, vis)
+    if weights.difference:
+        lost["difference"] = difference_loss(fused, ir, vis), difference_loss(fused, vis, ir)
+    share = weights.sum_share
+    terms = {
+        name: ((1 - share) * torch.maximum(a, b) + share * (a + b) / 2).mean() for name, (a, b) in lost.items()
+    }
+    terms["intensity"] = (fused - intensity_target(ir, vis)).abs().mean()
+    # Signed: the larger absolute value alone would accept edges of the wrong sign, which are halos.
+    g_ir, g_vis = sobel(ir), sobel(vis)
+    target = torch.where(g_ir.abs() > g_vis.abs(), g_ir, g_vis)
+    terms["gradient"] = (sobel(fused) - target).abs().mean()
+    loss = sum(getattr(weights, name) * value for name, value in terms.items())
+    return torch.as_tensor(loss), terms
