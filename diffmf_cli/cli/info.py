@@ -72,7 +72,11 @@ def _facts() -> dict[str, Any]:
         "packages": {name: _version(name) for name in _PACKAGES},
         "cuda": torch.version.cuda,
         "devices": found,
-        "scan": {"requested": scan.requested(), "chosen": chosen, "unavailable": scan.available(best)},
+        "scan": {
+            "requested": os.environ.get("DIFFMF_SCAN") or "auto",
+            "chosen": chosen,
+            "unavailable": scan.available(best),
+        },
         "weights": checkpoints,
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith("DIFFMF_")},
     }

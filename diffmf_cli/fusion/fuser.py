@@ -211,9 +211,10 @@ class Fuser:
             tile = (tile or max(height, width)) // 2
             halved = True
             if tile < _SMALLEST_TILE:
+                elsewhere = "" if self.device == "cpu" else "--device cpu, "
                 raise DiffmfError(
-                    f"{self.device} has too little memory for {width}x{height} pixels: use --device cpu, "
-                    "a smaller model, or a smaller picture"
+                    f"{self.device} has too little memory for {width}x{height} pixels: "
+                    f"use {elsewhere}a smaller model, or a smaller picture"
                 )
         if halved:
             log.warning("%s ran out of memory; worked with --tile %d instead", self.device, tile)
