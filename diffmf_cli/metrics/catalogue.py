@@ -1,7 +1,7 @@
 """What the metrics are called, which way is better, and how toolkits differ. Imports nothing heavy."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from diffmf_cli.errors import UsageError
@@ -30,11 +30,28 @@ METRICS: Mapping[str, Metric] = {
         Metric("EN", "entropy of the fused picture"),
         Metric("SD", "standard deviation of the fused picture"),
         Metric("SF", "spatial frequency of the fused picture"),
+        Metric("AG", "average gradient of the fused picture"),
         Metric("MI", "mutual information with the sources", by_source=True),
         Metric("SCD", "sum of the correlations of differences", by_source=True),
         Metric("VIF", "visual information fidelity", by_source=True),
         Metric("Qabf", "share of the sources' edges that is kept", by_source=True),
         Metric("SSIM", "structural similarity with the sources", by_source=True),
+        Metric("CC", "correlation with the sources", by_source=True),
+        Metric("MSE", "mean squared error", higher_is_better=False),
+        Metric("PSNR", "peak signal to noise ratio"),
+        Metric("Nabf", "share of edges that no source explains", higher_is_better=False),
+        Metric("MS-SSIM", "structural similarity at five scales", by_source=True),
+        Metric("VIFF", "Han's visual information fidelity for fusion"),
+        Metric("EI", "edge intensity of the fused picture"),
+        Metric("CE", "cross entropy of the grey levels", higher_is_better=False),
+        Metric("QMI", "normalised mutual information", by_source=True),
+        Metric("QNCIE", "nonlinear correlation information entropy"),
+        Metric("QS", "Piella's fusion quality index"),
+        Metric("QW", "Piella's weighted fusion quality index"),
+        Metric("QY", "Yang's similarity by agreement of the sources"),
+        Metric("QC", "Cvejic's similarity by covariance"),
+        Metric("QCB", "Chen and Blum's contrast preservation"),
+        Metric("QCV", "Chen and Varshney's visible difference", higher_is_better=False),
     )
 }
 
@@ -47,26 +64,79 @@ PRESETS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Convention:
-    """One toolkit's choice where toolkits differ: options by metric key, and how to print them."""
+    """What one toolkit does where toolkits differ."""
 
     name: str
     follows: str
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    variants: Mapping[str, str] = field(default_factory=dict)
+    variants: Mapping[str, tuple[str, Mapping[str, Any]]]
+    """Metric key to the variant's printed name and the options of the metric's function."""
 
     def label(self, key: str) -> str:
         """The metric's key with the variant in force, such as `SSIM[sum,u7,L=2]`."""
-        return f"{key}[{self.variants[key]}]" if key in self.variants else key
+        return f"{key}[{self.variants[key][0]}]" if key in self.variants else key
 
+    def options(self, key: str) -> Mapping[str, Any]:
+        """Keyword arguments of the metric's function."""
+        return self.variants[key][1] if key in self.variants else {}
+
+    def but(self, name: str, follows: str, **variants: tuple[str, Mapping[str, Any]]) -> "Convention":
+        """Another convention that differs from this one in some metrics."""
+        return Convention(name, follows, {**self.variants, **variants})
+
+
+_CDDFUSE = Convention(
+    "cddfuse",
+    "MMIF-CDDFuse utils/Evaluator.py, the field's commonest",
+    {
+        "AG": ("/HW", {"divisor": "HW"}),
+        "MI": ("nats", {"unit": "nat"}),
+        "VIF": ("sum", {"combination": "sum"}),
+        "SSIM": ("sum,u7,L=2", {"window": "uniform7", "peak": 2.0, "combination": "sum"}),
+        "MSE": ("0..255", {"scale": "8bit"}),
+        "PSNR": ("peak max F", {"peak": None}),
+        "Nabf": ("of F", {"scored": "fused"}),
+    },
+)
 
 CONVENTIONS: Mapping[str, Convention] = {
     convention.name: convention
     for convention in (
-        Convention(
-            "cddfuse",
-            "MMIF-CDDFuse utils/Evaluator.py, the field's commonest",
-            {"SSIM": {"window": "uniform7", "peak": 2.0, "combination": "sum"}},
-            {"SSIM": "sum,u7,L=2", "VIF": "sum", "MI": "nats"},
+        _CDDFUSE,
+        _CDDFUSE.but(
+            "cddfuse-255",
+            "SFMFusion utils/evaluator.py: CDDFuse's with the SSIM data range of 8-bit pictures",
+            SSIM=("sum,u7,L=255", {"peak": 255.0}),
+        ),
+        _CDDFUSE.but(
+            "tdfusion",
+            "TDFusion Evaluator.py: CDDFuse's with VIF and SSIM averaged over the sources",
+            VIF=("mean", {"combination": "mean"}),
+            SSIM=("mean,u7,L=255", {"peak": 255.0, "combination": "mean"}),
+        ),
+        _CDDFUSE.but(
+            "tang",
+            "Linfeng-Tang/Image-Fusion, MATLAB, since March 2023",
+            AG=("/(H-1)(W-1)", {"divisor": "(H-1)(W-1)"}),
+            MI=("bits,254=255", {"unit": "bit", "merge_top": True}),
+            SSIM=("mean,g11,L=1", {"window": "gaussian11-same", "peak": 1.0, "combination": "mean"}),
+            MSE=("0..1", {"scale": "unit"}),
+            PSNR=("+48.13 dB", {"scale": "unit"}),
+            Nabf=("of IR", {"scored": "ir"}),
+        ),
+        _CDDFUSE.but(
+            "vifb",
+            "VIFB metrics/*.m, MATLAB",
+            SF=("/HW", {"divisor": "HW"}),
+            AG=("/(H-1)(W-1)", {"divisor": "(H-1)(W-1)"}),
+            SSIM=("sum,g11,L=255", {"window": "gaussian11", "peak": 255.0}),
+            MSE=("root/HW", {"scale": "vifb"}),
+            PSNR=("root/HW", {"scale": "vifb"}),
+        ),
+        _CDDFUSE.but(
+            "paper",
+            "the definition of each metric's own paper, for 8-bit pictures",
+            SSIM=("sum,g11,L=255", {"window": "gaussian11", "peak": 255.0}),
+            PSNR=("peak 255", {}),
         ),
     )
 }

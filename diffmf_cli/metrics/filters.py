@@ -95,19 +95,21 @@ def box_sums(picture: Tensor, size: int) -> Tensor:
         `(B, 1, H - size + 1, W - size + 1)` of the same dtype; empty where the window does not fit.
     """
     for dim in (-2, -1):
-        length = max(picture.shape[dim] - size + 1, 0)
-        sums, power, start, total = picture, 1, 0, None
-        while power <= size:
-            if size & power:
-                part = sums.narrow(dim, min(start, sums.shape[dim]), length)
-                total = part if total is None else total + part
-                start += power
-            power *= 2
-            if power <= size:
-                half = power // 2
-                pairs = max(sums.shape[dim] - half, 0)
-                sums = sums.narrow(dim, 0, pairs) + sums.narrow(dim, half, pairs)
-        picture = total
+        length = picture.shape[dim] - size + 1
+        if length < 1:
+            return picture[..., :0, :0]
+        sums, start = picture, 0  # sums of `width` neighbours, `width` a power of two
+        parts = []
+        width = 1
+        while width <= size:
+            if size & width:
+                parts.append(sums.narrow(dim, start, length))
+                start += width
+            if 2 * width <= size:
+                pairs = sums.shape[dim] - width
+                sums = sums.narrow(dim, 0, pairs) + sums.narrow(dim, width, pairs)
+            width *= 2
+        picture = sum(parts[1:], start=parts[0])
     return picture
 
 

@@ -5,43 +5,68 @@ per picture, `(B,)`, or for metrics of both sources a `BySource` of such values.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from functools import partial
 
 from torch import Tensor
 
 from diffmf_cli.metrics.by_source import BySource
-from diffmf_cli.metrics.catalogue import METRICS, Convention, choose_convention, choose_metrics
-from diffmf_cli.metrics.correlation import standard_deviation, sum_of_correlations_of_differences
-from diffmf_cli.metrics.fidelity import visual_information_fidelity
-from diffmf_cli.metrics.gradients import edge_transfer, spatial_frequency
+from diffmf_cli.metrics.catalogue import Convention, choose_convention, choose_metrics
+from diffmf_cli.metrics.correlation import (
+    correlation_coefficient,
+    mean_squared_error,
+    peak_signal_to_noise_ratio,
+    standard_deviation,
+    sum_of_correlations_of_differences,
+)
+from diffmf_cli.metrics.fidelity import visual_information_fidelity, visual_information_fidelity_for_fusion
+from diffmf_cli.metrics.gradients import (
+    average_gradient,
+    edge_intensity,
+    edge_transfer,
+    fusion_artifacts,
+    spatial_frequency,
+)
 from diffmf_cli.metrics.grey import as_grey
-from diffmf_cli.metrics.information import entropy, mutual_information
-from diffmf_cli.metrics.structure import ssim
+from diffmf_cli.metrics.information import (
+    cross_entropy,
+    entropy,
+    mutual_information,
+    nonlinear_correlation_information_entropy,
+    normalized_mutual_information,
+)
+from diffmf_cli.metrics.perception import chen_blum, chen_varshney
+from diffmf_cli.metrics.structure import cvejic, fusion_quality_index, multi_scale_ssim, ssim, yang
 
-__all__ = [
-    "BySource",
-    "edge_transfer",
-    "entropy",
-    "evaluate",
-    "mutual_information",
-    "spatial_frequency",
-    "ssim",
-    "standard_deviation",
-    "sum_of_correlations_of_differences",
-    "visual_information_fidelity",
-]
-
-_OF_FUSED: dict[str, Callable[..., Tensor]] = {
+# Metrics of the fused picture alone: f(fused).
+OF_FUSED: dict[str, Callable[..., Tensor]] = {
     "EN": entropy,
     "SD": standard_deviation,
     "SF": spatial_frequency,
+    "AG": average_gradient,
+    "EI": edge_intensity,
 }
-_OF_TRIPLE: dict[str, Callable[..., Any]] = {
+# Metrics of the triple: f(ir, vis, fused).
+OF_TRIPLE: dict[str, Callable[..., Tensor | BySource]] = {
     "MI": mutual_information,
     "SCD": sum_of_correlations_of_differences,
     "VIF": visual_information_fidelity,
     "Qabf": edge_transfer,
     "SSIM": ssim,
+    "CC": correlation_coefficient,
+    "MSE": mean_squared_error,
+    "PSNR": peak_signal_to_noise_ratio,
+    "Nabf": fusion_artifacts,
+    "MS-SSIM": multi_scale_ssim,
+    "VIFF": visual_information_fidelity_for_fusion,
+    "CE": cross_entropy,
+    "QMI": normalized_mutual_information,
+    "QNCIE": nonlinear_correlation_information_entropy,
+    "QS": fusion_quality_index,
+    "QW": partial(fusion_quality_index, weighted=True),
+    "QY": yang,
+    "QC": cvejic,
+    "QCB": chen_blum,
+    "QCV": chen_varshney,
 }
 
 
@@ -78,14 +103,13 @@ def evaluate(
     ir, vis, fused = as_grey(ir, vis, fused)
     values: dict[str, Tensor] = {}
     for key in keys:
-        options = chosen.options.get(key, {})
-        if not METRICS[key].by_source:
-            if key in _OF_FUSED:
-                values[key] = _OF_FUSED[key](fused, **options)
-            else:
-                values[key] = _OF_TRIPLE[key](ir, vis, fused, **options)
-            continue
-        result: BySource = _OF_TRIPLE[key](ir, vis, fused, **options)
-        values |= {key: result.value, f"{key}.ir": result.ir, f"{key}.vis": result.vis}
-        values[f"{key}.worst"] = result.worst
+        options = chosen.options(key)
+        result = (
+            OF_FUSED[key](fused, **options) if key in OF_FUSED else OF_TRIPLE[key](ir, vis, fused, **options)
+        )
+        if isinstance(result, BySource):
+            values |= {key: result.value, f"{key}.ir": result.ir, f"{key}.vis": result.vis}
+            values[f"{key}.worst"] = result.worst
+        else:
+            values[key] = result
     return values

@@ -27,3 +27,18 @@ def as_grey(*pictures: Tensor) -> tuple[Tensor, ...]:
         if picture.is_floating_point() and picture.max() <= 1 and (picture != picture.round()).any():
             raise ValueError("a picture lies in 0..1: metrics expect grey values 0..255, give 255 * x")
     return tuple(p if p.dtype == torch.uint8 else p.round().clamp(0, 255).to(torch.uint8) for p in pictures)
+
+
+def stretch(picture: Tensor) -> Tensor:
+    """Stretch each picture linearly to 0..255, as some reference codes do before they measure.
+
+    Args:
+        picture: `(B, 1, H, W)` uint8.
+
+    Returns:
+        `(B, 1, H, W)` uint8; a constant picture is left as it is (NaN in those codes).
+    """
+    flat = picture.flatten(1).double()
+    low, high = flat.amin(dim=1, keepdim=True), flat.amax(dim=1, keepdim=True)
+    stretched = ((flat - low) / (high - low).clamp_min(1) * 255 + 0.5).floor()
+    return torch.where(high > low, stretched, flat).to(torch.uint8).view_as(picture)

@@ -1,7 +1,6 @@
 """The triples and toolkit values of the shared reference set, where it is at hand."""
 
 import json
-import math
 from pathlib import Path
 
 import cv2
@@ -55,20 +54,3 @@ def triple():
     ir = base + 20 * torch.randn(base.shape, generator=generator)
     vis = 128 - base / 2 + 20 * torch.randn(base.shape, generator=generator)
     return tuple(p.round().clamp(0, 255).to(torch.uint8) for p in (ir, vis, torch.maximum(ir, vis)))
-
-
-@pytest.fixture
-def assert_agrees(reference):
-    """A check of one of our functions against one toolkit's column, over all of its triples."""
-
-    def check(ours, toolkit, key, *, absolute=0.0, relative=1e-4, undefined=None):
-        expected = reference.values(toolkit, key)
-        assert expected, f"{toolkit} has no values of {key}"
-        for name, value in expected.items():
-            result = float(ours(*reference.triple(name)))
-            if math.isfinite(value):
-                assert result == pytest.approx(value, abs=absolute, rel=relative), name
-            else:
-                assert result == pytest.approx((undefined or {})[name], abs=1e-3), name
-
-    return check
