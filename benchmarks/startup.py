@@ -51,7 +51,7 @@ def main() -> None:
         ir, vis, out = (str(Path(folder, name)) for name in ("ir.png", "vis.png", "out.png"))
         cv2.imwrite(ir, (y // 2).astype(np.uint8))
         cv2.imwrite(vis, np.dstack([x // 3, y // 2, (x + y) // 5]).astype(np.uint8))
-        args = ["fuse", ir, vis, "-o", out, "-m", options.model, "--overwrite", "--json"]
+        args = ["fuse", ir, vis, "-o", out, "-m", options.model, "--overwrite", "--json", "-q"]
         runs = [timed(args) for _ in range(min(3, options.runs))]
     phases = [json.loads(stdout)["seconds"] for _, stdout in runs]
     total = statistics.median(seconds for seconds, _ in runs)

@@ -1,7 +1,6 @@
 """Entry point of `diffmf` and of `python -m diffmf_cli`."""
 
 import os
-import signal
 import sys
 
 
@@ -15,15 +14,17 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("Interrupted.\n")
         code = 130
-    if code == 130:
-        # Past the interpreter's shutdown: it can turn the code into a death by signal, which only shells call 130.
-        for stream in (sys.stdout, sys.stderr):
+    except SystemExit as error:  # completion scripts, broken pipes
+        code = error.code if isinstance(error.code, int) else 1
+    for stream in (sys.stdout, sys.stderr):
+        try:
             if stream is not None:
                 stream.flush()
-        os._exit(code)
-    # All is done or reported: Ctrl-C could only add the traceback of the interpreter's shutdown.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.exit(code)
+        except OSError:
+            code = code or 1
+    # Past the interpreter's shutdown: with torch loaded it takes half a second, in which Ctrl-C is a
+    # traceback, and it can turn 130 into a death by signal.
+    os._exit(code)
 
 
 if __name__ == "__main__":

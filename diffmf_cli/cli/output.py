@@ -1,5 +1,6 @@
 """The one place where the program talks: data on stdout, everything else on stderr."""
 
+import errno
 import json
 import logging
 import os
@@ -107,15 +108,15 @@ class Output(logging.Handler):
     def _write(data: bytes) -> None:
         """Writes all of it to stdout now: what stays in a buffer fails at exit, too late to be reported."""
         if sys.stdout is None:
-            raise OSError("standard output is closed")
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
         try:
             sys.stdout.flush()
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
-        except OSError:
+        except OSError as error:
             # The unwritten rest would fail again when the interpreter flushes at exit.
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115
-            raise
+            raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 out = Output()

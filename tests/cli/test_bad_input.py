@@ -148,7 +148,7 @@ def test_full_standard_output(process, pair, tiny_model):
             stderr=subprocess.PIPE,
             check=False,
         )
-    assert (done.returncode, done.stderr) == (1, b"Error: No space left on device\n")
+    assert (done.returncode, done.stderr) == (1, b"Error: standard output: No space left on device\n")
 
 
 def test_unknown_model(refused, shipped):
