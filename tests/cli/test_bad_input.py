@@ -308,8 +308,12 @@ def test_mistakes_answer_before_torch_is_imported(process, pair, tmp_path, tiny_
         ("--device", "cdua"),
         ("--model", "no/such.safetensors"),
         ("--tile", "3"),
+        ("-o", tmp_path / "new.png", "--ir-range", "9,1"),
     ):
         result = process("fuse", *pair, "-m", tiny_model, *args, PYTHONPATH=path)
         assert "torch was imported" not in result.err
         assert result.code in (1, 2, 3)
+    cv2.imwrite(str(tmp_path / "square.png"), np.zeros((9, 9), np.uint8))
+    result = process("fuse", tmp_path / "square.png", pair[1], "-m", tiny_model, PYTHONPATH=path)
+    assert (result.code, "--stretch" in result.err) == (2, True)
     assert "torch was imported" in process("fuse", *pair, "-m", tiny_model, PYTHONPATH=path).err
