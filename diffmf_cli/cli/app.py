@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import diffmf_cli
-from diffmf_cli.cli import errors, fuse, info, train, weights
+from diffmf_cli.cli import errors, evaluate, fuse, info, train, weights
 from diffmf_cli.cli.output import out
 
 HELP = """
@@ -19,6 +19,7 @@ Fuse infrared and visible pictures with DIFF-MF.
 
   diffmf fuse ir.png vis.png                  writes vis_fused.png beside vis.png
   diffmf fuse ir.tiff vis.jpg -o fused.png    16-bit and float thermal pictures work as they are
+  diffmf evaluate --ir ir/ --vis vi/ --fused out/ --baselines      metrics of a folder of results
   diffmf info                                 what a bug report needs
 
 [dim]Each command has its own help: diffmf fuse --help[/dim]
@@ -32,6 +33,7 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command("fuse", help=fuse.HELP)(fuse.fuse)
+app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
 app.command("train", help=train.HELP)(train.train)
 app.command("download-weights", help=weights.HELP)(weights.download_weights)
 app.command("info", help=info.HELP)(info.info)
