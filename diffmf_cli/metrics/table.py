@@ -319,6 +319,12 @@ class Comparison:
     p: float
     adjusted: float
 
+    def verdict(self) -> str:
+        """What the first method is: "better", "worse", or "" where the test tells no difference at 0.05."""
+        if self.adjusted >= 0.05 or self.difference == 0:
+            return ""
+        return "better" if (self.difference > 0) == higher_is_better(self.column) else "worse"
+
 
 def compare(table: Table, first: str, second: str) -> list[Comparison]:
     """Compare two methods metric by metric.
@@ -371,14 +377,13 @@ def comparison_to_terminal(comparisons: Sequence[Comparison], first: str, second
         grid.add_column(heading, justify="left" if heading.startswith(first) else "right")
     for row in comparisons:
         key, _, part = row.column.partition(".")
-        better = (row.difference > 0) == higher_is_better(row.column) and row.difference != 0
-        verdict = (" better" if better else " worse") if row.adjusted < 0.05 and row.difference else ""
-        style = ("green" if better else "red") if verdict else "dim"
+        verdict = row.verdict()
+        style = {"better": "green", "worse": "red", "": "dim"}[verdict]
         grid.add_row(
             f"{key} {part}".strip(),
             f"{row.difference:+.4g}",
             f"{row.p:.2g}",
-            Text(f"{row.adjusted:.2g}{verdict}", style),
+            Text(f"{row.adjusted:.2g} {verdict}".rstrip(), style),
             str(row.n),
         )
     return Group(grid, Text("Wilcoxon's signed-rank test over pictures, two-sided.", "dim"))
