@@ -140,8 +140,9 @@ def evaluate_pairs(
 
     cancelled = threading.Event()
     threads = torch.get_num_threads()
-    # One thread a picture is faster than all threads on one picture, whose strips are small.
-    torch.set_num_threads(1 if workers > 1 else threads)
+    # One thread a picture: faster than all threads on one picture, whose strips are small; and sums, whose
+    # last digits depend on the number of threads, are the same for any number of workers.
+    torch.set_num_threads(1)
     executor = ThreadPoolExecutor(workers)
     try:
         for scores in executor.map(work, pairs):
@@ -224,7 +225,7 @@ class KeptScores:
         """Read what is there.
 
         Args:
-            path: The file; made on the first new score. A last line that was cut off is ignored.
+            path: The file; made on the first new score. Lines that were cut off are ignored.
 
         Raises:
             ImageError: The file cannot be read or is not of this kind.
@@ -236,14 +237,15 @@ class KeptScores:
             lines = path.read_text().splitlines() if path.exists() else []
         except (OSError, UnicodeDecodeError) as error:
             raise ImageError(f"{path} cannot be read as kept scores ({error}): name another file") from None
-        for number, line in enumerate(lines, 1):
+        self._cut_off = bool(lines) and not path.read_bytes().endswith(b"\n")
+        for number, line in enumerate(lines):
             try:
                 record = json.loads(line)
                 values = {k: torch.nan if v is None else float(v) for k, v in record["values"].items()}
                 self._values[record["identity"]] = {**self._values.get(record["identity"], {}), **values}
             except (ValueError, KeyError, TypeError, AttributeError):
-                if number < len(lines):
-                    raise ImageError(f"{path} line {number} is not a kept score: name another file") from None
+                if number == 0 and (len(lines) > 1 or not line.startswith("{")):
+                    raise ImageError(f"{path} does not hold kept scores: name another file") from None
 
     def find(self, method: str, pair: Pair, path: Path, task: Task) -> dict[str, float] | None:
         """The values of that picture, if they are known and complete."""
@@ -264,7 +266,8 @@ class KeptScores:
         record["identity"] = self._identity(pair, path, task)
         try:
             with self._lock, open(self._path, "a") as file:
-                file.write(json.dumps(record) + "\n")
+                file.write("\n" * self._cut_off + json.dumps(record) + "\n")
+                self._cut_off = False
         except OSError as error:
             raise ImageError(
                 f"{self._path} cannot be written ({error.strerror}): name another file"

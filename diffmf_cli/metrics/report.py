@@ -155,7 +155,7 @@ def _balance(table: Table) -> str:
     return (
         "<h2>Balance of the sources</h2>"
         '<p class="note">A metric of both sources cannot tell balance from a copy of one input. Its parts '
-        "are the values with each source alone; the worst source is the mean over scenes of the smaller part. "
+        "are the values with each source alone; the worst source is the mean of the smaller part. "
         'The bar is shared by both parts:<span class="key" style="background:#e08e2b"></span>IR'
         '<span class="key" style="background:#3d87c4"></span>VIS.</p>'
         '<div class="panel scroll"><table class="sortable"><thead><tr>'
