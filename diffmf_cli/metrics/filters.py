@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-# Outputs per block: larger blocks multiply more zeros, smaller ones copy more overlap.
-_BLOCK = 16
+# Outputs per block, best first: larger blocks multiply more zeros, smaller ones copy more overlap.
+_BLOCKS = (12, 13, 11, 14, 10, 15, 16, 9, 8)
 # Pixels of a strip, in whole blocks of rows: a few float64 maps fit in a core's second-level cache.
 _STRIP = 60_000
 
@@ -31,7 +30,7 @@ def strips(picture: Tensor, margin: int) -> Iterator[slice]:
         Slices of rows; one, of all rows, where the filter does not fit.
     """
     batch, _, height, width = picture.shape
-    rows = height if picture.is_cuda else max(_STRIP // max(batch * width * _BLOCK, 1), 1) * _BLOCK
+    rows = height if picture.is_cuda else max(_STRIP // max(batch * width * _BLOCKS[0], 1), 1) * _BLOCKS[0]
     for start in range(0, max(height - margin, 1), rows):
         yield slice(start, min(start + rows + margin, height))
 
@@ -50,15 +49,18 @@ def _filter_columns(picture: Tensor, taps: tuple[float, ...], stride: int) -> Te
     size = (picture.shape[-2] - len(taps)) // stride + 1
     if size < 1:
         return picture[..., :0, :]
-    outputs = min(_BLOCK, size)
-    blocks = -(-size // outputs)
+    # Blocks that fill the size exactly, so that no rest is left.
+    outputs = next((n for n in _BLOCKS if size % n == 0), min(_BLOCKS[0], size))
     inputs = (outputs - 1) * stride + len(taps)
-    missing = (blocks - 1) * outputs * stride + inputs - picture.shape[-2]
-    if missing > 0:
-        picture = F.pad(picture, (0, 0, 0, missing))
+    band = _band(taps, stride, outputs, picture.device).T
     windows = picture.unfold(-2, inputs, outputs * stride).transpose(-1, -2)
-    filtered = _band(taps, stride, outputs, picture.device).T @ windows
-    return filtered.flatten(-3, -2)[..., :size, :]
+    filtered = (band @ windows).flatten(-3, -2)
+    rest = size - filtered.shape[-2]
+    if not rest:
+        return filtered
+    last = (size - outputs) * stride
+    tail = band @ picture[..., last : last + inputs, :]
+    return torch.cat([filtered, tail[..., -rest:, :]], dim=-2)
 
 
 def separable_filter(picture: Tensor, taps: tuple[float, ...], stride: int = 1) -> Tensor:

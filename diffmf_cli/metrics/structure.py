@@ -12,16 +12,14 @@ from diffmf_cli.metrics.grey import as_grey
 
 
 def _ssim(
-    moments: tuple[Tensor, ...], fused_moments: tuple[Tensor, ...], bessel: float, peak: float
+    mean: Tensor, fused_mean: Tensor, squares: Tensor, product: Tensor, bessel: float, peak: float
 ) -> Tensor:
-    """SSIM at each pixel from local `(mean, mean of squares, of products)` and `(mean, mean of squares)`."""
-    mean, square, product = moments
-    fused_mean, fused_square = fused_moments
+    """SSIM at each pixel from local means: of both pictures, the sum of their squares, their product."""
     c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
     mean_product = mean * fused_mean
     mean_squares = (mean * mean).addcmul_(fused_mean, fused_mean)
     covariance = (product - mean_product).mul_(2 * bessel).add_(c2)
-    variances = (square + fused_square).sub_(mean_squares).mul_(bessel).add_(c2)
+    variances = (squares - mean_squares).mul_(bessel).add_(c2)
     return mean_product.mul_(2).add_(c1).mul_(covariance).div_(mean_squares.add_(c1).mul_(variances))
 
 
@@ -29,7 +27,7 @@ def _mean_of_window(window: str) -> tuple[int, float, Callable[[Tensor], Tensor]
     """Side of an SSIM window, N / (N - 1) where it takes sample covariances, and its weighted mean."""
     if window != "uniform7":
         return 11, 1.0, lambda picture: separable_filter(picture.double(), gaussian_taps(11, 1.5))
-    # float32 holds sums of 49 products of 8-bit values exactly.
+    # float32 holds sums of 98 products of 8-bit values exactly.
     return 7, 49 / 48, lambda picture: box_sums(picture, 7).double().div_(49)
 
 
@@ -68,11 +66,12 @@ def ssim(
     scores = torch.zeros(2, len(fused), dtype=torch.float64, device=fused.device)
     for rows in strips(fused, margin=size - 1):
         result = fused[..., rows, :].float()
-        result_moments = mean(result), mean(result * result)
+        result_mean, result_square = mean(result), result * result
         for index, picture in enumerate((ir, vis)):
             source = picture[..., rows, :].float()
-            moments = tuple(mean(p) for p in (source, source * source, source * result))
-            scores[index] += _ssim(moments, result_moments, bessel, peak).flatten(1).sum(dim=1)
+            squares = mean(torch.addcmul(result_square, source, source))
+            score = _ssim(mean(source), result_mean, squares, mean(source * result), bessel, peak)
+            scores[index] += score.flatten(1).sum(dim=1)
     height, width = (max(side - size + 1, 0) for side in fused.shape[-2:])
     scores = scores / (height * width)
     return combine(scores[0], scores[1], combination)
