@@ -19,7 +19,6 @@ from diffmf_cli.errors import WeightsError
 from diffmf_cli.scan import selective_scan_2d
 
 MULTIPLE = 16  # stride 4 of the stems times two halvings of the spatial exchange
-MARGIN = 8  # reflected around every picture: what zero padding does to borders happens there
 _STEM_HALO = 8  # pixels that a strip sees beyond its rows: at least the receptive field's reach
 _DECODER_HALO = 4  # the same in quarter-size rows
 
@@ -60,14 +59,28 @@ class Config:
 SIZES = {"lite": Config(width=32), "base": Config(width=64)}
 
 
-def _conv_last(conv: nn.Conv2d, x: Tensor) -> Tensor:
-    """A convolution on channels-last features: `(B, h, w, C)` -> `(B, h, w, C')`, without a copy."""
-    result: Tensor = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-    return result
+class Conv3x3(nn.Conv2d):
+    """3x3 convolution that repeats the border (own): with zeros there, a constant picture would get a frame."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, 3, stride=stride, groups=groups)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda:  # there F.pad forgets channels_last, and its gradient is not deterministic
+            x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
+            x = torch.cat([x[..., :1], x, x[..., -1:]], 3)
+        else:
+            x = F.pad(x, [1] * 4, mode="replicate")
+        return super().forward(x)
+
+    def last(self, x: Tensor) -> Tensor:
+        """The same on channels-last features, `(B, h, w, C)` -> `(B, h, w, C')`, without a copy."""
+        result: Tensor = self(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return result
 
 
-def _depthwise(channels: int) -> nn.Conv2d:
-    return nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+def _depthwise(channels: int) -> Conv3x3:
+    return Conv3x3(channels, channels, groups=channels)
 
 
 class SS2D(nn.Module):
@@ -93,7 +106,7 @@ class SS2D(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x, z = self.in_proj(x).chunk(2, -1)
-        x = F.silu(_conv_last(self.conv, x))
+        x = F.silu(self.conv.last(x))
         rank, B, C = self.select(x).split([self.rank, self.d_state, self.d_state], -1)
         y = selective_scan_2d(x, self.delta(rank), -torch.exp(self.A_log), B, C, self.D, self.delta_bias)
         result: Tensor = self.out_proj(self.norm(y) * F.silu(z))
@@ -130,9 +143,9 @@ class Stem(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.full = nn.Conv2d(1, width // 4, 3, padding=1)
-        self.to_half = nn.Conv2d(width // 4, width // 2, 3, stride=2, padding=1)
-        self.to_quarter = nn.Conv2d(width // 2, width, 3, stride=2, padding=1)
+        self.full = Conv3x3(1, width // 4)
+        self.to_half = Conv3x3(width // 4, width // 2, stride=2)
+        self.to_quarter = Conv3x3(width // 2, width, stride=2)
 
     def detail(self, x: Tensor) -> Tensor:
         """Features at full resolution, which the decoder takes again: `(B, 1, H, W)` -> `(B, C/4, H, W)`."""
@@ -156,7 +169,7 @@ class DifferenceGuidedExtraction(nn.Module):
         super().__init__()
         c = config.width
         self.ir, self.vis = VSSBlock(c, config), VSSBlock(c, config)
-        self.shared_conv = nn.Conv2d(c, c, 3, padding=1)
+        self.shared_conv = Conv3x3(c, c)
         self.shared = VSSBlock(c, config)
         self.spread = _depthwise(c)
         self.guide = nn.ModuleDict({m: nn.Linear(c, 2 * c) for m in ("ir", "vis")})
@@ -170,9 +183,9 @@ class DifferenceGuidedExtraction(nn.Module):
         return own * (1 + gate) + gate * rest
 
     def forward(self, ir: Tensor, vis: Tensor) -> tuple[Tensor, Tensor]:
-        shared = self.shared(_conv_last(self.shared_conv, torch.cat([ir, vis])))
+        shared = self.shared(self.shared_conv.last(torch.cat([ir, vis])))
         shared_ir, shared_vis = shared.chunk(2)
-        difference = _conv_last(self.spread, shared_ir - shared_vis)
+        difference = self.spread.last(shared_ir - shared_vis)
         return (
             self._guided(self.ir(ir), difference, "ir"),
             self._guided(self.vis(vis), -difference, "vis"),
@@ -209,7 +222,7 @@ class ChannelExchange(nn.Module):
         z, mixed, delta = self.in_proj[modality](x).split(
             [self.sizes[0], sum(self.sizes[1:4]), self.sizes[4]], -1
         )
-        x, B, C = F.silu(_conv_last(self.conv[modality], mixed)).split(self.sizes[1:4], -1)
+        x, B, C = F.silu(self.conv[modality].last(mixed)).split(self.sizes[1:4], -1)
         weight = F.softplus(delta.float()) * torch.exp(self.rate_log[modality])
         z, x, B, C, weight = (t.flatten(1, 2) for t in (z, x, B, C, weight))
         return z, x, B, C, weight
@@ -254,12 +267,14 @@ class SpatialExchange(nn.Module):
         self.linear = nn.Linear(6 * c, c)
 
     def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
+        # The linear layer of the concatenation, map by map: no six-fold copy.
+        c = ir.shape[-1]
+        stacked, first, second, left, right = self.linear.weight.split([2 * c, c, c, c, c], 1)
+        out = F.linear(self.stack(torch.cat([ir, vis], -1)), stacked, self.linear.bias)
         columns = self.column(torch.stack([ir, vis], 3).flatten(2, 3)).unflatten(2, (-1, 2))
+        out = out + F.linear(columns[..., 0, :], first) + F.linear(columns[..., 1, :], second)
         rows = self.row(torch.cat([ir, vis], 2))
-        stacked = self.stack(torch.cat([ir, vis], -1))
-        maps = [stacked, columns[..., 0, :], columns[..., 1, :], *rows.chunk(2, 2)]
-        result: Tensor = self.linear(torch.cat(maps, -1))
-        return result
+        return out + F.linear(rows[:, :, : ir.shape[2]], left) + F.linear(rows[:, :, ir.shape[2] :], right)
 
 
 class Decoder(nn.Module):
@@ -273,14 +288,14 @@ class Decoder(nn.Module):
         super().__init__()
         self.reduce = nn.Conv2d(3 * width, width, 1)
         self.residual = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1),
+            Conv3x3(width, width),
             nn.LeakyReLU(0.1, inplace=True),
-            nn.Conv2d(width, width, 3, padding=1),
+            Conv3x3(width, width),
         )
-        self.to_half = nn.Conv2d(width, 2 * width, 3, padding=1)
-        self.to_full = nn.Conv2d(width // 2, width, 3, padding=1)
-        self.merge = nn.Conv2d(3 * width // 4, width // 4, 3, padding=1)
-        self.out = nn.Conv2d(width // 4, 1, 3, padding=1)
+        self.to_half = Conv3x3(width, 2 * width)
+        self.to_full = Conv3x3(width // 2, width)
+        self.merge = Conv3x3(3 * width // 4, width // 4)
+        self.out = Conv3x3(width // 4, 1)
 
     def forward(self, x: Tensor, ir_detail: Tensor, vis_detail: Tensor) -> Tensor:
         x = self.reduce(x)
@@ -324,11 +339,10 @@ class DiffMF(nn.Module):
         h, w = ir.shape[-2:]
         rows, columns = (_reflected(n, ir.device) for n in (h, w))
         ir, vis = (t[:, :, rows][..., columns] for t in (ir, vis))
-        fused = self.fuse_padded(ir, vis, tile)
-        return fused[..., MARGIN : MARGIN + h, MARGIN : MARGIN + w].contiguous()
+        return self.fuse_padded(ir, vis, tile)[..., :h, :w].contiguous()
 
     def fuse_padded(self, ir: Tensor, vis: Tensor, tile: int = 0) -> Tensor:
-        """`forward` for sides that are multiples of 16, without a margin (training crops)."""
+        """`forward` for sides that are multiples of 16."""
         height, width = ir.shape[-2:]
         step = height
         if tile:
@@ -346,11 +360,11 @@ class DiffMF(nn.Module):
         for stage in self.extraction:
             ir, vis = stage(ir, vis)
         ir, vis = self.channel_exchange(ir, vis)
-        outputs = []
-        for level in self.spatial_exchange.values():
-            outputs.append(level(ir, vis).permute(0, 3, 1, 2))
-            ir, vis = (F.avg_pool2d(t.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1) for t in (ir, vis))
-        high, middle, low = outputs
+        high = self.spatial_exchange["high"](ir, vis)
+        ir, vis = _halved(ir), _halved(vis)
+        middle = self.spatial_exchange["middle"](ir, vis)
+        low = self.spatial_exchange["low"](_halved(ir), _halved(vis))
+        high, middle, low = (t.permute(0, 3, 1, 2) for t in (high, middle, low))
         middle = torch.cat([middle, _doubled(low)], 1)
         return torch.cat([high, _doubled(middle)], 1)
 
@@ -375,15 +389,18 @@ class DiffMF(nn.Module):
 
 
 def _reflected(n: int, device: torch.device) -> Tensor:
-    """Indices that pad `n` pixels by reflection to a multiple of 16 with a margin on both sides.
-
-    Reflection goes on where the margin is wider than the picture; a single pixel repeats.
-    """
-    padded = -(-(n + 2 * MARGIN) // MULTIPLE) * MULTIPLE
+    """Indices that pad `n` pixels to a multiple of 16 by reflection, over and over where `n` is small."""
+    padded = -(-n // MULTIPLE) * MULTIPLE
     period = max(1, 2 * (n - 1))
-    index = (torch.arange(padded, device=device) - MARGIN) % period
+    index = torch.arange(padded, device=device) % period
     return torch.minimum(index, period - index) if n > 1 else torch.zeros_like(index)
 
 
+def _halved(x: Tensor) -> Tensor:
+    """`(B, h, w, C)` -> `(B, h / 2, w / 2, C)`."""
+    return F.avg_pool2d(x.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+
+
 def _doubled(x: Tensor) -> Tensor:
+    """`(B, C, h, w)` -> `(B, C, 2 h, 2 w)`."""
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

@@ -106,13 +106,15 @@ def selective_scan_2d(
     """Selective scan (S6) along four raster orders of a picture, summed.
 
     The orders are rows, rows reversed, columns, columns reversed, each one sequence that wraps around at the
-    end of a line. With `dt = softplus(delta + delta_bias)` and a zero state before the first token::
+    end of a line. With `dt = softplus(delta + delta_bias)`::
 
         s_t = exp(dt_t A) s_{t-1} + dt_t B_t x_t        (state (d, n), one per order)
         y_t = C_t . (sum of the four states at t) + D x_t
 
     The recurrence is that of Mamba (Gu & Dao 2023, eq. 2 with the simplified discretisation of B); four
-    orders that share their parameters are VMamba's SS2D with one group. Differentiable in every argument.
+    orders that share their parameters are VMamba's SS2D with one group. Ours: an order does not start from
+    zero but from the state that an endless run of its first token would have left, so that a constant picture
+    gives a constant result. Differentiable in every argument.
 
     Args:
         x: `(B, H, W, d)` values.

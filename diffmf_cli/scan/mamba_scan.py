@@ -7,6 +7,9 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
+
+from diffmf_cli.scan.recurrence import start_states
 
 NAME = "mamba-ssm"
 
@@ -43,17 +46,28 @@ def selective_scan_2d(
         return torch.cat([rows, rows.flip(-1), columns, columns.flip(-1)]).contiguous()
 
     # The kernel wants one dtype for its sequences and float32 for the parameters.
+    dtype = x.dtype
+    x, delta, A, B, C, D, delta_bias = (t.float() for t in (x, delta, A, B, C, D, delta_bias))
+    C_sequences = sequences(C)
     y = selective_scan_fn(
-        sequences(x.float()),
-        sequences(delta.float()),
-        A.float(),
-        sequences(B.float())[:, None],
-        sequences(C.float())[:, None],
+        sequences(x),
+        sequences(delta),
+        A,
+        sequences(B)[:, None],
+        C_sequences[:, None],
         D=None,
-        delta_bias=delta_bias.float(),
+        delta_bias=delta_bias,
         delta_softplus=True,
     )
+    # It starts from zero; the start states' share decays beside it.
+    dt = softplus(delta + delta_bias)
+    forward, reverse = start_states(x, dt, A, B).unbind(1)
+    starts = torch.cat([forward, reverse, forward, reverse])
+    elapsed = sequences(dt).cumsum(-1)
+    for n in range(A.shape[1]):
+        decayed = torch.exp(A[:, n, None] * elapsed) * starts[..., n, None]
+        y = y + C_sequences[:, n, None] * decayed
     rows, rows_back, columns, columns_back = y.chunk(4)
     rows, columns = rows + rows_back.flip(-1), columns + columns_back.flip(-1)
     total = rows.unflatten(-1, (h, w)).permute(0, 2, 3, 1) + columns.unflatten(-1, (w, h)).permute(0, 3, 2, 1)
-    return (total + D.float() * x.float()).to(x.dtype)
+    return (total + D * x).to(dtype)

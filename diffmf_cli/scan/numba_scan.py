@@ -18,9 +18,10 @@ from numba import float32, int32, njit, types, void
 from numba.extending import intrinsic
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import softplus
 
 from diffmf_cli.scan import torch_scan
-from diffmf_cli.scan.recurrence import scan_with
+from diffmf_cli.scan.recurrence import scan_with, start_states
 
 NAME = "numba"
 LANES = 16
@@ -82,17 +83,17 @@ def _softplus(x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 @njit(inline="always", fastmath=_FASTMATH)
-def _four_orders(a, b, total, h, w):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Adds the states of all four orders to `total`; all `(h * w, LANES)`."""
+def _four_orders(a, b, start, total, h, w):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Adds the states of all four orders to `total`; all `(h * w, LANES)`, `start` `(2, LANES)`."""
     state = np.empty(LANES, np.float32)
     for order in range(4):
-        state[:] = 0
+        state[:] = start[order % 2]
         lines, length, step_line, step = (h, w, w, 1) if order < 2 else (w, h, 1, w)
-        start = 0
+        corner = 0
         if order % 2:
-            start, step_line, step = h * w - 1, -step_line, -step
+            corner, step_line, step = h * w - 1, -step_line, -step
         for line in range(lines):
-            p = start + line * step_line
+            p = corner + line * step_line
             for _ in range(length):
                 for j in range(LANES):
                     s = a[p, j] * state[j] + b[p, j]
@@ -107,20 +108,25 @@ _JIT = {"nogil": True, "cache": True, "fastmath": _FASTMATH, "boundscheck": Fals
 
 
 @njit(
-    void(_flat, _flat, _flat, _flat, _flat, _vector, _vector, int32, int32, int32, _flat),
+    void(_flat, _flat, _flat, _flat, _flat, _vector, _vector, float32[:, :, ::1], int32, int32, int32, _flat),
     **_JIT,
 )
-def _scan_task(x, delta, A, B, C, D, bias, h, w, first, y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
-    """Channels `first` to `first + LANES` of one picture: `x`, `delta`, `y` `(h * w, d)`, `A` `(d, n)`."""
+def _scan_task(x, delta, A, B, C, D, bias, starts, h, w, first, y):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
+    """Channels `first` to `first + LANES` of one picture.
+
+    `x`, `delta`, `y` are `(h * w, d)`, `A` `(d, n)`, `B`, `C` `(h * w, n)`, `starts` `(2, d, n)`.
+    """
     length, d = x.shape
     lanes = min(LANES, d - first)
     a = np.zeros((length, LANES), np.float32)
     b = np.zeros((length, LANES), np.float32)
     total = np.empty((length, LANES), np.float32)
     rate = np.zeros(LANES, np.float32)
+    start = np.zeros((2, LANES), np.float32)
     for n in range(A.shape[1]):
         for j in range(lanes):
             rate[j] = A[first + j, n] * _LOG2E
+            start[0, j], start[1, j] = starts[0, first + j, n], starts[1, first + j, n]
         for p in range(length):
             weight = B[p, n]
             for j in range(lanes):
@@ -128,7 +134,7 @@ def _scan_task(x, delta, A, B, C, D, bias, h, w, first, y):  # type: ignore[no-u
                 a[p, j] = _exp2(dt * rate[j])
                 b[p, j] = dt * weight * x[p, first + j]
         total[:] = 0
-        _four_orders(a, b, total, h, w)
+        _four_orders(a, b, start, total, h, w)
         for p in range(length):
             weight = C[p, n]
             if n == 0:
@@ -139,26 +145,43 @@ def _scan_task(x, delta, A, B, C, D, bias, h, w, first, y):  # type: ignore[no-u
                     y[p, first + j] += total[p, j] * weight
 
 
-@njit(void(_flat, _flat, int32, int32, int32, _flat), **_JIT)
-def _recurrence_task(all_a, all_b, h, w, first, total_out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Sum of the states for some channels; all `(h * w, m)`."""
+@njit(void(_flat, _flat, _flat, int32, int32, int32, _flat), **_JIT)
+def _recurrence_task(all_a, all_b, starts, h, w, first, total_out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Sum of the states for some channels; all `(h * w, m)`, `starts` `(2, m)`."""
     length, m = all_a.shape
     lanes = min(LANES, m - first)
     a = np.zeros((length, LANES), np.float32)
     b = np.zeros((length, LANES), np.float32)
     total = np.zeros((length, LANES), np.float32)
+    start = np.zeros((2, LANES), np.float32)
+    for j in range(lanes):
+        start[0, j], start[1, j] = starts[0, first + j], starts[1, first + j]
     for p in range(length):
         for j in range(lanes):
             a[p, j], b[p, j] = all_a[p, first + j], all_b[p, first + j]
-    _four_orders(a, b, total, h, w)
+    _four_orders(a, b, start, total, h, w)
     for p in range(length):
         for j in range(lanes):
             total_out[p, first + j] = total[p, j]
 
 
-@njit(void(_flat, _flat, _flat, int32, int32, int32, _flat, _flat), **_JIT)
-def _recurrence_backward_task(all_a, all_b, all_grad, h, w, first, grad_a_out, grad_b_out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0913
-    """Gradients for some channels; all `(h * w, m)`. The states are computed again, order by order."""
+@njit(void(_flat, _flat, _flat, _flat, int32, int32, int32, _flat, _flat, _flat), **_JIT)
+def _recurrence_backward_task(  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913
+    all_a,  # noqa: ANN001
+    all_b,  # noqa: ANN001
+    starts,  # noqa: ANN001
+    all_grad,  # noqa: ANN001
+    h,  # noqa: ANN001
+    w,  # noqa: ANN001
+    first,  # noqa: ANN001
+    grad_a_out,  # noqa: ANN001
+    grad_b_out,  # noqa: ANN001
+    grad_starts_out,  # noqa: ANN001
+):
+    """Gradients for some channels; all `(h * w, m)`, starts `(2, m)`.
+
+    The states are computed again, order by order.
+    """
     length, m = all_a.shape
     lanes = min(LANES, m - first)
     a = np.zeros((length, LANES), np.float32)
@@ -177,12 +200,14 @@ def _recurrence_backward_task(all_a, all_b, all_grad, h, w, first, grad_a_out, g
             )
     for order in range(4):
         lines, line_length, step_line, step = (h, w, w, 1) if order < 2 else (w, h, 1, w)
-        start = 0
+        corner = 0
         if order % 2:
-            start, step_line, step = length - 1, -step_line, -step
+            corner, step_line, step = length - 1, -step_line, -step
         state[:] = 0
+        for j in range(lanes):
+            state[j] = starts[order % 2, first + j]
         for line in range(lines):
-            p = start + line * step_line
+            p = corner + line * step_line
             for _ in range(line_length):
                 for j in range(LANES):
                     before[p, j] = state[j]
@@ -190,7 +215,7 @@ def _recurrence_backward_task(all_a, all_b, all_grad, h, w, first, grad_a_out, g
                 p += step
         state[:] = 0  # the adjoint: gradient of the state that leaves a token, from the tokens after it
         for line in range(lines - 1, -1, -1):
-            p = start + line * step_line + (line_length - 1) * step
+            p = corner + line * step_line + (line_length - 1) * step
             for _ in range(line_length):
                 for j in range(LANES):
                     g = grad[p, j] + state[j]
@@ -198,6 +223,8 @@ def _recurrence_backward_task(all_a, all_b, all_grad, h, w, first, grad_a_out, g
                     grad_a[p, j] += g * before[p, j]
                     state[j] = a[p, j] * g
                 p -= step
+        for j in range(lanes):
+            grad_starts_out[order % 2, first + j] += state[j]
     for p in range(length):
         for j in range(lanes):
             grad_a_out[p, first + j], grad_b_out[p, first + j] = grad_a[p, j], grad_b[p, j]
@@ -227,32 +254,34 @@ def _numpy(t: Tensor) -> np.ndarray:
 
 class _Recurrence(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
+    def forward(ctx: Any, a: Tensor, b: Tensor, start: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b, start)
         batch, h, w, m = a.shape
-        total = torch.empty_like(b, memory_format=torch.contiguous_format)
+        total = torch.empty(a.shape)
         na, nb, nt = _numpy(a), _numpy(b), _numpy(total)
-        _run(lambda i, first: _recurrence_task(na[i], nb[i], h, w, first, nt[i]), batch, m)
+        ns = start.detach().contiguous().numpy()
+        _run(lambda i, first: _recurrence_task(na[i], nb[i], ns[i], h, w, first, nt[i]), batch, m)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a, b, start = ctx.saved_tensors
         batch, h, w, m = a.shape
-        grad_a, grad_b = (torch.empty_like(t, memory_format=torch.contiguous_format) for t in (a, b))
+        grad_a, grad_b, grad_start = torch.empty(a.shape), torch.empty(a.shape), torch.zeros(start.shape)
         na, nb, ng, nga, ngb = (_numpy(t) for t in (a, b, grads[0], grad_a, grad_b))
-        _run(
-            lambda i, first: _recurrence_backward_task(na[i], nb[i], ng[i], h, w, first, nga[i], ngb[i]),
-            batch,
-            m,
-        )
-        return grad_a, grad_b
+        ns, ngs = start.contiguous().numpy(), grad_start.numpy()
+
+        def task(i: int, first: int) -> None:
+            _recurrence_backward_task(na[i], nb[i], ns[i], ng[i], h, w, first, nga[i], ngb[i], ngs[i])
+
+        _run(task, batch, m)
+        return grad_a, grad_b, grad_start
 
 
-def recurrence(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of the four orders' states, `(B, H, W, m)` float32; differentiable."""
-    result: Tensor = _Recurrence.apply(a, b)
+def recurrence(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
+    """Sum of the four orders' states, float32; see `diffmf_cli.scan.recurrence.scan_with`."""
+    result: Tensor = _Recurrence.apply(a, b, start)
     return result
 
 
@@ -266,12 +295,15 @@ def selective_scan_2d(
     if torch.is_grad_enabled() and any(t.requires_grad for t in arguments):
         return scan_with(recurrence, *arguments)
     batch, h, w, d = x.shape
+    corners = [t[:, :: max(1, h - 1), :: max(1, w - 1)].float() for t in (x, delta, B)]
+    dt = softplus(corners[1] + delta_bias.float())
+    starts = start_states(corners[0], dt, A.float(), corners[2]).contiguous().numpy()
     nx, nd, nB, nC = (_numpy(t) for t in (x, delta, B, C))
     nA, nD, bias = (t.detach().to(torch.float32).contiguous().numpy() for t in (A, D, delta_bias))
     y = torch.empty(batch, h * w, d, dtype=torch.float32)
     ny = y.numpy()
     _run(
-        lambda i, first: _scan_task(nx[i], nd[i], nA, nB[i], nC[i], nD, bias, h, w, first, ny[i]),
+        lambda i, first: _scan_task(nx[i], nd[i], nA, nB[i], nC[i], nD, bias, starts[i], h, w, first, ny[i]),
         batch,
         d,
     )

@@ -21,14 +21,15 @@ def unavailable(device: torch.device) -> str | None:
     return None
 
 
-def _raster(a: Tensor, b: Tensor) -> Tensor:
-    """States `(B, H, W, m)` of `s_t = a_t s_{t-1} + b_t` in row order."""
+def _raster(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
+    """States `(B, H, W, m)` of `s_t = a_t s_{t-1} + b_t` in row order, from `start` `(B, m)`."""
     state, decay = torch.empty_like(b), torch.empty_like(a)
     state[:, :, 0], decay[:, :, 0] = b[:, :, 0], a[:, :, 0]
     for c in range(1, a.shape[2]):
         torch.addcmul(b[:, :, c], a[:, :, c], state[:, :, c - 1], out=state[:, :, c])
         torch.mul(a[:, :, c], decay[:, :, c - 1], out=decay[:, :, c])
-    carry = torch.zeros_like(b[:, :, 0])
+    carry = torch.empty_like(b[:, :, 0])
+    carry[:, 0] = start
     for r in range(1, a.shape[1]):
         torch.addcmul(state[:, r - 1, -1], decay[:, r - 1, -1], carry[:, r - 1], out=carry[:, r])
     return state.addcmul_(decay, carry[:, :, None])
@@ -47,50 +48,46 @@ def _restored(t: Tensor, order: int) -> Tensor:
     return t.transpose(1, 2) if order >= 2 else t
 
 
-def _shifted(t: Tensor, by: int) -> Tensor:
-    """`t` in row order, moved by one token forward (1) or backward (-1), zero where nothing moves in."""
-    flat = t.flatten(1, 2)
-    out = torch.zeros_like(flat)
-    if by > 0:
-        out[:, 1:] = flat[:, :-1]
-    else:
-        out[:, :-1] = flat[:, 1:]
-    return out.view(t.shape)
+def _delayed(t: Tensor, first: Tensor) -> Tensor:
+    """`(B, H, W, m)` in row order, moved on by one token, with `first` `(B, m)` moving in."""
+    return torch.cat([first[:, None], t.flatten(1, 2)[:, :-1]], 1).view(t.shape)
 
 
 class _FourOrders(torch.autograd.Function):
-    """Keeps `a` and `b` only; the states are computed again in the backward pass."""
+    """Keeps its inputs only; the states are computed again in the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(a, b)
+    def forward(ctx: Any, a: Tensor, b: Tensor, start: Tensor) -> Tensor:
+        ctx.save_for_backward(a, b, start)
         total = torch.zeros_like(b)
         for order in range(4):
-            states = _raster(_ordered(a, order).contiguous(), _ordered(b, order).contiguous())
+            oa, ob = _ordered(a, order).contiguous(), _ordered(b, order).contiguous()
+            states = _raster(oa, ob, start[:, order % 2])
             total += _restored(states, order)
         return total
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        a, b = ctx.saved_tensors
-        grad = grads[0]
-        grad_a, grad_b = torch.zeros_like(a), torch.zeros_like(b)
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a, b, start = ctx.saved_tensors
+        grad_a, grad_b, grad_start = torch.zeros_like(a), torch.zeros_like(b), torch.zeros_like(start)
         for order in range(4):
+            begin = start[:, order % 2]
             oa = _ordered(a, order).contiguous()
-            states = _raster(oa, _ordered(b, order).contiguous())
-            # The adjoint state runs the other way: g_t = grad_t + a_{t+1} g_{t+1}.
-            adjoint = _raster(
-                _shifted(oa, -1).flip(1, 2), _ordered(grad, order).flip(1, 2).contiguous()
-            ).flip(1, 2)
-            grad_a += _restored(adjoint * _shifted(states, 1), order)
+            states = _raster(oa, _ordered(b, order).contiguous(), begin)
+            # The adjoint runs the other way: g_t = grad_t + a_{t+1} g_{t+1}.
+            back_a, back_grad = oa.flip(1, 2), _ordered(grads[0], order).flip(1, 2).contiguous()
+            zero = torch.zeros_like(begin)
+            adjoint = _raster(_delayed(back_a, zero), back_grad, zero).flip(1, 2)
+            grad_a += _restored(adjoint * _delayed(states, begin), order)
             grad_b += _restored(adjoint, order)
-        return grad_a, grad_b
+            grad_start[:, order % 2] += oa[:, 0, 0] * adjoint[:, 0, 0]
+        return grad_a, grad_b, grad_start
 
 
-def recurrence(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of the four orders' states, `(B, H, W, m)`."""
-    result: Tensor = _FourOrders.apply(a, b)
+def recurrence(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
+    """Sum of the four orders' states, `(B, H, W, m)`; see `diffmf_cli.scan.recurrence.scan_with`."""
+    result: Tensor = _FourOrders.apply(a, b, start)
     return result
 
 

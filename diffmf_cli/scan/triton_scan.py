@@ -42,14 +42,14 @@ if triton is not None:
         return tl.where(order >= 2, (t % h) * w + t // h, t)
 
     @triton.jit
-    def _forward(a_ptr, b_ptr, state_ptr, h, w, m, LANES: tl.constexpr, STRETCH: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, N803
+    def _forward(a_ptr, b_ptr, start_ptr, state_ptr, h, w, m, LANES: tl.constexpr, STRETCH: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, N803, PLR0913
         picture, order, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
         length = h * w
         lane = block * LANES + tl.arange(0, LANES)
         inside = lane < m
         base = picture.to(tl.int64) * length * m
         plane = (order.to(tl.int64) * tl.num_programs(0) + picture) * length * m
-        state = tl.zeros((LANES,), tl.float32)
+        state = tl.load(start_ptr + (picture * 2 + order % 2) * m + lane, mask=inside, other=0.0)
         for t in range(0, length, STRETCH):
             a = ()
             b = ()
@@ -67,10 +67,12 @@ if triton is not None:
     @triton.jit
     def _backward(  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913
         a_ptr,  # noqa: ANN001
+        start_ptr,  # noqa: ANN001
         state_ptr,  # noqa: ANN001
         grad_ptr,  # noqa: ANN001
         grad_a_ptr,  # noqa: ANN001
         grad_b_ptr,  # noqa: ANN001
+        grad_start_ptr,  # noqa: ANN001
         h,  # noqa: ANN001
         w,  # noqa: ANN001
         m,  # noqa: ANN001
@@ -83,6 +85,7 @@ if triton is not None:
         inside = lane < m
         base = picture.to(tl.int64) * length * m
         plane = (order.to(tl.int64) * tl.num_programs(0) + picture) * length * m
+        start = tl.load(start_ptr + (picture * 2 + order % 2) * m + lane, mask=inside, other=0.0)
         carry = tl.zeros((LANES,), tl.float32)  # a_{t+1} g_{t+1}
         for done in range(0, length, STRETCH):
             a = ()
@@ -103,33 +106,39 @@ if triton is not None:
                 g = grad[u] + carry
                 carry = a[u] * g
                 tl.store(grad_b_ptr + plane + offset, g, mask=inside & (t >= 0))
-                tl.store(grad_a_ptr + plane + offset, g * before[u], mask=inside & (t >= 0))
+                entered = tl.where(t == 0, start, before[u])
+                tl.store(grad_a_ptr + plane + offset, g * entered, mask=inside & (t >= 0))
+                if t == 0:
+                    tl.store(grad_start_ptr + (order * tl.num_programs(0) + picture) * m + lane, carry, mask=inside)
 
 
 class _FourOrders(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
-        a, b = a.contiguous(), b.contiguous()
+    def forward(ctx: Any, a: Tensor, b: Tensor, start: Tensor) -> Tensor:
+        a, b, start = a.contiguous(), b.contiguous(), start.contiguous()
         batch, h, w, m = a.shape
         states = a.new_empty(4, batch, h, w, m)
         grid = (batch, 4, triton.cdiv(m, LANES))
-        _forward[grid](a, b, states, h, w, m, LANES=LANES, STRETCH=STRETCH, num_warps=1)
-        ctx.save_for_backward(a, states)
+        _forward[grid](a, b, start, states, h, w, m, LANES=LANES, STRETCH=STRETCH, num_warps=1)
+        ctx.save_for_backward(a, start, states)
         return states.sum(0)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:
-        a, states = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        a, start, states = ctx.saved_tensors
         batch, h, w, m = a.shape
         grad_a, grad_b = torch.empty_like(states), torch.empty_like(states)
+        grad_start = a.new_empty(4, batch, m)
         grid = (batch, 4, triton.cdiv(m, LANES))
         _backward[grid](
             a,
+            start,
             states,
             grads[0].contiguous(),
             grad_a,
             grad_b,
+            grad_start,
             h,
             w,
             m,
@@ -137,12 +146,14 @@ class _FourOrders(torch.autograd.Function):
             STRETCH=STRETCH,
             num_warps=1,
         )
-        return grad_a.sum(0), grad_b.sum(0)
+        # Orders 0 and 2 go forward, 1 and 3 backward.
+        grad_start = (grad_start[:2] + grad_start[2:]).transpose(0, 1)
+        return grad_a.sum(0), grad_b.sum(0), grad_start
 
 
-def recurrence(a: Tensor, b: Tensor) -> Tensor:
-    """Sum of the four orders' states, `(B, H, W, m)` float32; differentiable."""
-    result: Tensor = _FourOrders.apply(a, b)
+def recurrence(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
+    """Sum of the four orders' states, float32; see `diffmf_cli.scan.recurrence.scan_with`."""
+    result: Tensor = _FourOrders.apply(a, b, start)
     return result
 
 

@@ -105,7 +105,7 @@ class CropSampler:
         self.random.bit_generator.state = state
 
     def draw(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
-        """The random numbers of one batch: positions `(batch, 5)` int64 and variation `(batch, 8)` float32.
+        """The random numbers of one batch: positions `(batch, 3)` int64 and variation `(batch, 10)` float32.
 
         Drawn on the host, in one order whatever the device, so that a seed gives the same crops everywhere.
         """
@@ -116,7 +116,7 @@ class CropSampler:
         start = self.offsets[which] + top * self.widths[which] + left
         turn = r.integers(0, 8, batch)
         where = np.stack([start, self.widths[which], turn], 1)
-        vary = r.random((batch, 8)).astype(np.float32)
+        vary = r.random((batch, 10)).astype(np.float32)
         return where, vary
 
     def cut(self, where: Tensor, vary: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -148,11 +148,11 @@ class CropSampler:
         gain = 1 + 0.3 * (vary[:, 2:4] - 0.5)
         shaped = (clean.clamp_min(1e-4) ** gamma.T[..., None, None]) * gain.T[..., None, None]
         clean = torch.where((vary[:, 4] < 0.5)[None, :, None, None], shaped.clamp(0, 1), clean)
-        # Flat pictures must stay flat: now and then one source, or both, is a constant.
-        flat = clean.mean((2, 3), keepdim=True).expand_as(clean)
-        which = vary[:, 5]
-        chosen = torch.stack([which < 0.03, (which > 0.02) & (which < 0.05)])
-        clean = torch.where(chosen[..., None, None], flat, clean)
+        # Flat pictures must stay flat: one crop in twelve is two constants, one in twenty has one.
+        level = (1.2 * vary[:, 8:10].T - 0.1).clamp(0, 1)[..., None, None].expand_as(clean)
+        chance = vary[:, 5]
+        chosen = torch.stack([chance < 0.11, (chance < 0.08) | ((chance > 0.11) & (chance < 0.13))])
+        clean = torch.where(chosen[..., None, None], level, clean)
         # Dark visible pictures carry sensor noise: it is added to what the network sees only.
         dark = clean[1].mean((1, 2), keepdim=True) < 0.25
         strength = 0.03 * (vary[:, 6] - 0.6).clamp_min(0) / 0.4

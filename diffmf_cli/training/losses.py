@@ -12,11 +12,13 @@ from diffmf_cli.training.recipe import Loss
 
 
 def _blur(x: Tensor, size: int, sigma: float) -> Tensor:
-    """Separable Gaussian over `(B, 1, H, W)`, without padding."""
+    """Separable Gaussian over `(B, n, H, W)`, without padding."""
     at = torch.arange(size, dtype=x.dtype, device=x.device) - (size - 1) / 2
     kernel = torch.exp(-(at**2) / (2 * sigma**2))
     kernel = kernel / kernel.sum()
-    return F.conv2d(F.conv2d(x, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+    planes = x.flatten(0, 1)[:, None]
+    planes = F.conv2d(F.conv2d(planes, kernel.view(1, 1, -1, 1)), kernel.view(1, 1, 1, -1))
+    return planes[:, 0].unflatten(0, x.shape[:2])
 
 
 def ssim_loss(fused: Tensor, source: Tensor, stability: float) -> Tensor:
@@ -32,12 +34,9 @@ def ssim_loss(fused: Tensor, source: Tensor, stability: float) -> Tensor:
             every grain of sensor noise in flat areas count in full.
     """
 
-    def mean(t: Tensor) -> Tensor:
-        return F.avg_pool2d(t, 7, 1)
-
     x, y = fused, source
-    mx, my = mean(x), mean(y)
-    vx, vy, cov = mean(x * x) - mx * mx, mean(y * y) - my * my, mean(x * y) - mx * my
+    mx, my, xx, yy, xy = F.avg_pool2d(torch.cat([x, y, x * x, y * y, x * y], 1), 7, 1).split(1, 1)
+    vx, vy, cov = xx - mx * mx, yy - my * my, xy - mx * my
     c1, c2 = stability / 9, stability
     value = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
     structured = 0.2 + 0.8 * vy.clamp_min(0) / (vy.clamp_min(0) + 6e-5)  # half at 2 grey levels
@@ -60,11 +59,11 @@ def vif_loss(fused: Tensor, source: Tensor) -> Tensor:
     for scale in range(4):
         size = 2 ** (4 - scale) + 1
         if scale:
-            x, y = _blur(x, size, size / 5)[..., ::2, ::2], _blur(y, size, size / 5)[..., ::2, ::2]
-        mx, my = _blur(x, size, size / 5), _blur(y, size, size / 5)
-        vx = (_blur(x * x, size, size / 5) - mx * mx).clamp_min(0)
-        vy = (_blur(y * y, size, size / 5) - my * my).clamp_min(0)
-        cov = _blur(x * y, size, size / 5) - mx * my
+            x, y = _blur(torch.cat([x, y], 1), size, size / 5)[..., ::2, ::2].split(1, 1)
+        blurred = _blur(torch.cat([x, y, x * x, y * y, x * y], 1), size, size / 5)
+        mx, my, xx, yy, xy = blurred.split(1, 1)
+        vx, vy = (xx - mx * mx).clamp_min(0), (yy - my * my).clamp_min(0)
+        cov = xy - mx * my
         gain = (cov / (vx + eps)).clamp_min(0)
         rest = (vy - gain * cov).clamp_min(eps)
         kept = kept + torch.log1p(gain * gain * vx / (rest + noise)).sum((1, 2, 3))
@@ -116,19 +115,19 @@ def fusion_loss(fused: Tensor, ir: Tensor, vis: Tensor, weights: Loss) -> tuple[
     Returns:
         The scalar loss, and each term as a scalar (0 is perfect).
     """
-    lost: dict[str, tuple[Tensor, Tensor]] = {}
+    # Both sources in one call each: the terms are many small operations.
+    twice, sources, others = torch.cat([fused, fused]), torch.cat([ir, vis]), torch.cat([vis, ir])
+    lost: dict[str, Tensor] = {}
     if weights.ssim:
-        lost["ssim"] = (
-            ssim_loss(fused, ir, weights.stability),
-            ssim_loss(fused, vis, weights.stability),
-        )
+        lost["ssim"] = ssim_loss(twice, sources, weights.stability)
     if weights.vif:
-        lost["vif"] = vif_loss(fused, ir), vif_loss(fused, vis)
+        lost["vif"] = vif_loss(twice, sources)
     if weights.difference:
-        lost["difference"] = difference_loss(fused, ir, vis), difference_loss(fused, vis, ir)
+        lost["difference"] = difference_loss(twice, sources, others)
     share = weights.sum_share
     terms = {
-        name: ((1 - share) * torch.maximum(a, b) + share * (a + b) / 2).mean() for name, (a, b) in lost.items()
+        name: (1 - share) * torch.maximum(*both.chunk(2)).mean() + share * both.mean()
+        for name, both in lost.items()
     }
     terms["intensity"] = (fused - intensity_target(ir, vis)).abs().mean()
     # Signed: the larger absolute value alone would accept edges of the wrong sign, which are halos.
