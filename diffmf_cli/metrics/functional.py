@@ -18,6 +18,7 @@ from diffmf_cli.metrics.correlation import (
     standard_deviation,
     sum_of_correlations_of_differences,
 )
+from diffmf_cli.metrics.features import feature_mutual_information
 from diffmf_cli.metrics.fidelity import visual_information_fidelity, visual_information_fidelity_for_fusion
 from diffmf_cli.metrics.gradients import (
     average_gradient,
@@ -58,6 +59,9 @@ OF_TRIPLE: dict[str, Callable[..., Tensor | BySource]] = {
     "Nabf": fusion_artifacts,
     "MS-SSIM": multi_scale_ssim,
     "VIFF": visual_information_fidelity_for_fusion,
+    "FMI": feature_mutual_information,
+    "FMI-grad": partial(feature_mutual_information, feature="gradient"),
+    "FMI-dct": partial(feature_mutual_information, feature="dct"),
     "CE": cross_entropy,
     "QMI": normalized_mutual_information,
     "QNCIE": nonlinear_correlation_information_entropy,

@@ -63,6 +63,9 @@ AGREEMENT = [  # toolkit, convention, our key, their key, absolute and relative 
     ("zhengliu", "cddfuse", "QC", "Q_C", 5e-3, 0),  # theirs hangs on rounding in flat windows
     ("zhengliu", "cddfuse", "QCB", "Q_CB", 1e-10, 0),
     ("zhengliu", "cddfuse", "QCV", "Q_CV", 0, 1e-10),
+    ("tang-2023", "cddfuse", "FMI", "FMI_none_rawpixels", 1e-12, 0),
+    ("tang-2023", "cddfuse", "FMI-grad", "FMI_gradient", 1e-12, 0),
+    ("metricslab", "cddfuse", "FMI-dct", "fmi_d_metric", 1e-6, 0),  # theirs is float32
     ("viff-han2013", "cddfuse", "VIFF", "VIFF_Han2013", 1e-6, 0),  # their choice of source hangs on rounding
     ("libraries", "cddfuse", "EN", "skimage.shannon_entropy", 1e-12, 0),
     ("libraries", "cddfuse", "MS-SSIM", "piq.ms_ssim_dr255.sum", 0, 1e-4),  # theirs is float32
@@ -143,6 +146,7 @@ def test_small_pictures_have_values_or_are_undefined(shape):
     triple = [torch.randint(0, 256, (1, 1, *shape), generator=generator, dtype=torch.uint8) for _ in "abc"]
     values = {key: float(value) for key, value in evaluate(*triple, metrics="full").items() if "." not in key}
     smallest = {"VIF": 41, "VIFF": 41, "SSIM": 7, "QY": 7, "QC": 7, "QS": 11, "QW": 11, "MS-SSIM": 161}
+    smallest |= {"FMI": 3, "FMI-grad": 3, "FMI-dct": 3}
     undefined = {key for key, side in smallest.items() if min(shape) < side}
     assert {key for key, value in values.items() if not math.isfinite(value)} == undefined
 
