@@ -49,6 +49,10 @@ def train(
             "--data", metavar="DIR", help="Where the recipe's folders of pairs are; else beside it."
         ),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", metavar="NAME|PATH", help="Begin with these weights, not with random ones."),
+    ] = None,
     minutes: Annotated[
         float | None, typer.Option("--minutes", min=0.0, help="Stop and save after this time.")
     ] = None,
@@ -60,9 +64,11 @@ def train(
 ) -> None:
     """See HELP."""
     out.configure(json=as_json, quiet=quiet, verbose=verbose)
+    from diffmf_cli.model.catalogue import find_weights
     from diffmf_cli.training.recipe import read_recipe
 
     recipe = read_recipe(config).located(data or config.parent)
+    begin = None if start is None else find_weights(start)
 
     from diffmf_cli import scan
     from diffmf_cli.fusion.device import resolve_device
@@ -73,5 +79,5 @@ def train(
         out.talk(_line(event))
 
     with scan.using(scan_backend):
-        path = run(recipe, folder, resolve_device(device), minutes, report)
+        path = run(recipe, folder, resolve_device(device), report, minutes, begin)
     out.talk(f"Weights: {path}")

@@ -19,6 +19,7 @@ from diffmf_cli.errors import WeightsError
 from diffmf_cli.scan import selective_scan_2d
 
 MULTIPLE = 16  # stride 4 of the stems times two halvings of the spatial exchange
+MARGIN = 4  # one token around every picture: scans through two modalities start unevenly, in a corner
 _STEM_HALO = 8  # pixels that a strip sees beyond its rows: at least the receptive field's reach
 _DECODER_HALO = 4  # the same in quarter-size rows
 
@@ -339,10 +340,11 @@ class DiffMF(nn.Module):
         h, w = ir.shape[-2:]
         rows, columns = (_reflected(n, ir.device) for n in (h, w))
         ir, vis = (t[:, :, rows][..., columns] for t in (ir, vis))
-        return self.fuse_padded(ir, vis, tile)[..., :h, :w].contiguous()
+        fused = self.fuse_padded(ir, vis, tile)
+        return fused[..., MARGIN : MARGIN + h, MARGIN : MARGIN + w].contiguous()
 
     def fuse_padded(self, ir: Tensor, vis: Tensor, tile: int = 0) -> Tensor:
-        """`forward` for sides that are multiples of 16."""
+        """`forward` without a margin, for sides that are multiples of 16."""
         height, width = ir.shape[-2:]
         step = height
         if tile:
@@ -389,10 +391,13 @@ class DiffMF(nn.Module):
 
 
 def _reflected(n: int, device: torch.device) -> Tensor:
-    """Indices that pad `n` pixels to a multiple of 16 by reflection, over and over where `n` is small."""
-    padded = -(-n // MULTIPLE) * MULTIPLE
+    """Indices that pad `n` pixels by reflection: a margin on both sides, then up to a multiple of 16.
+
+    Reflection goes on, over and over, where the picture is smaller than its padding.
+    """
+    padded = -(-(n + 2 * MARGIN) // MULTIPLE) * MULTIPLE
     period = max(1, 2 * (n - 1))
-    index = torch.arange(padded, device=device) % period
+    index = (torch.arange(padded, device=device) - MARGIN) % period
     return torch.minimum(index, period - index) if n > 1 else torch.zeros_like(index)
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffmf_cli.errors import UsageError
+from diffmf_cli.training.recipe import Data
 
 
 @dataclass
@@ -83,8 +84,9 @@ class CropSampler:
     All pairs lie on the device in one flat buffer; a batch is one gather.
     """
 
-    def __init__(self, pairs: Pairs, crop: int, device: torch.device, seed: int) -> None:
-        self.crop = crop
+    def __init__(self, pairs: Pairs, recipe: Data, device: torch.device, seed: int) -> None:
+        self.crop = crop = recipe.crop
+        self.constants = recipe.constants
         big_enough = [i for i, a in enumerate(pairs.ir) if min(a.shape) >= crop]
         if not big_enough:
             raise UsageError(f"no training pair is as large as the crop of {crop} pixels")
@@ -148,10 +150,12 @@ class CropSampler:
         gain = 1 + 0.3 * (vary[:, 2:4] - 0.5)
         shaped = (clean.clamp_min(1e-4) ** gamma.T[..., None, None]) * gain.T[..., None, None]
         clean = torch.where((vary[:, 4] < 0.5)[None, :, None, None], shaped.clamp(0, 1), clean)
-        # Flat pictures must stay flat: one crop in twelve is two constants, one in twenty has one.
+        # Flat pictures must stay flat: some crops are two constants, one in twenty has one.
         level = (1.2 * vary[:, 8:10].T - 0.1).clamp(0, 1)[..., None, None].expand_as(clean)
         chance = vary[:, 5]
-        chosen = torch.stack([chance < 0.11, (chance < 0.08) | ((chance > 0.11) & (chance < 0.13))])
+        both = chance < self.constants
+        only_ir, only_vis = chance > 0.97, (chance > 0.95) & (chance < 0.97)
+        chosen = torch.stack([both | only_ir, both | only_vis])
         clean = torch.where(chosen[..., None, None], level, clean)
         # Dark visible pictures carry sensor noise: it is added to what the network sees only.
         dark = clean[1].mean((1, 2), keepdim=True) < 0.25

@@ -56,7 +56,7 @@ class Trainer:
         self.train_pairs, self.held_out = load_pairs(recipe.folders).split(
             recipe.data.hold_out
         )
-        self.sampler = CropSampler(self.train_pairs, recipe.data.crop, device, options.seed)
+        self.sampler = CropSampler(self.train_pairs, recipe.data, device, options.seed)
         self.step, self.seconds, self.losses = 0, 0.0, []
         self._report = report
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -220,7 +220,9 @@ class Trainer:
 
     # -- state ------------------------------------------------------------------------------------------------
 
-    def _weights_path(self) -> Path:
+    @property
+    def weights(self) -> Path:
+        """Where the averaged weights are written."""
         return self.folder / f"{self.recipe.name}.safetensors"
 
     def _save(self, figures: dict[str, float]) -> None:
@@ -247,7 +249,20 @@ class Trainer:
             "device": torch.cuda.get_device_name(self.device) if self._side is not None else "CPU",
             "validation": json.dumps({k: round(v, 4) for k, v in figures.items()}),
         }
-        save_checkpoint(self._weights_path(), self.averaged, metadata)
+        save_checkpoint(self.weights, self.averaged, metadata)
+
+    def begin_with(self, weights: Path) -> None:
+        """Takes the weights of a checkpoint of the same architecture instead of random ones.
+
+        Raises:
+            WeightsError: if the checkpoint is unusable.
+            UsageError: if it is of another configuration.
+        """
+        model, _ = load_checkpoint(weights, self.device)
+        if model.config != self.model.config:
+            raise UsageError(f"{weights}: is {model.config}, the recipe makes {self.model.config}")
+        self.model.load_state_dict(model.state_dict())
+        self.averaged.load_state_dict(model.state_dict())
 
     def resume(self) -> None:
         """Goes on from the folder's state.
@@ -263,7 +278,7 @@ class Trainer:
         if state["recipe"] != self.recipe.to_dict():
             raise UsageError(f"{path}: was made by another recipe; choose another --out folder")
         self.model.load_state_dict(state["model"])
-        averaged, _ = load_checkpoint(self._weights_path(), self.device)
+        averaged, _ = load_checkpoint(self.weights, self.device)
         self.averaged.load_state_dict(averaged.state_dict())
         self.optimizer.load_state_dict(state["optimizer"])
         if self._side is not None:
@@ -277,7 +292,12 @@ class Trainer:
 
 
 def train(
-    recipe: Recipe, folder: Path, device: torch.device, minutes: float | None, report: Report
+    recipe: Recipe,
+    folder: Path,
+    device: torch.device,
+    report: Report,
+    minutes: float | None = None,
+    start: Path | None = None,
 ) -> Path:
     """Trains a recipe in a folder, resuming what is there.
 
@@ -285,8 +305,9 @@ def train(
         recipe: what to train.
         folder: of the run; made if missing.
         device: to train on.
-        minutes: stop (and save) after these; None for the recipe's last step.
         report: called with every event that also goes to `log.jsonl`.
+        minutes: stop (and save) after these; None for the recipe's last step.
+        start: a checkpoint to begin with, unless the run is resumed; None for random weights.
 
     Returns:
         The path of the averaged weights.
@@ -295,5 +316,7 @@ def train(
     trainer = Trainer(recipe, folder, device, report)
     if (folder / "state.pt").exists():
         trainer.resume()
+    elif start is not None:
+        trainer.begin_with(start)
     trainer.run(minutes)
-    return trainer._weights_path()
+    return trainer.weights

@@ -25,12 +25,14 @@ class Data:
         hold_out: each `hold_out`-th pair validates and is never trained on.
         crop: side of a training crop, a multiple of 16.
         batch: crops a step.
+        constants: share of crops that are two constants, so that flat pictures stay flat.
     """
 
     sources: list[str] = field(default_factory=list)
     hold_out: int = 10
     crop: int = 128
     batch: int = 16
+    constants: float = 0.08
 
 
 @dataclass(frozen=True)
