@@ -11,12 +11,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from difflib import get_close_matches
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from diffmf_cli.errors import UsageError
+from diffmf_cli.errors import UsageError, check_choice
 
 if TYPE_CHECKING:
     import torch
@@ -41,18 +40,13 @@ def _module(name: str) -> ModuleType:
     return import_module(f"{__name__}.{_MODULES[name]}")
 
 
-def _known(name: str) -> str:
-    if name not in names():
-        guess = get_close_matches(name, names(), n=1)
-        hint = f"did you mean '{guess[0]}'?" if guess else f"known: {', '.join(names())}."
-        raise UsageError(f"unknown scan backend '{name}': {hint}")
-    return name
-
-
 def requested() -> str:
     """The backend asked for by `using`, else by `DIFFMF_SCAN`, else `auto`."""
     name = _forced.get()
-    return name if name != "auto" else _known(os.environ.get("DIFFMF_SCAN") or "auto")
+    if name == "auto":
+        name = os.environ.get("DIFFMF_SCAN") or "auto"
+        check_choice("scan backend", name, names())
+    return name
 
 
 @contextmanager
@@ -62,7 +56,8 @@ def using(name: str) -> Iterator[None]:
     Raises:
         UsageError: for a name that no backend has.
     """
-    token = _forced.set(_known(name))
+    check_choice("scan backend", name, names())
+    token = _forced.set(name)
     try:
         yield
     finally:

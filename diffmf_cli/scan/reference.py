@@ -28,8 +28,11 @@ def selective_scan_2d(
     flat_B, flat_C = B.reshape(batch, h * w, -1), C.reshape(batch, h * w, -1)
     y = [D * flat_x[:, p] for p in range(h * w)]
     for order in raster_orders(h, w):
-        step = dt[:, order[0], :, None]
-        state = step * flat_B[:, order[0], None, :] * flat_x[:, order[0], :, None] / -torch.expm1(step * A)
+        # An endless run of the first token; x B / -A is its limit where the step underflows to 0.
+        decay = (-A * dt[:, order[0], :, None]).clamp_min(torch.finfo(x.dtype).tiny)
+        state = (
+            flat_x[:, order[0], :, None] * flat_B[:, order[0], None, :] / -A * decay / -torch.expm1(-decay)
+        )
         for p in order:
             step = dt[:, p, :, None]
             state = torch.exp(step * A) * state + step * flat_B[:, p, None, :] * flat_x[:, p, :, None]

@@ -1,8 +1,8 @@
 """The scan in plain torch operations: any device, exact gradients, H + W steps instead of H x W.
 
 Every line of the picture is scanned on its own, all lines at once; the state at the end of each line then
-travels down the lines; last, what entered a line is added to it, decayed. Products of decays lie in [0, 1], so
-nothing overflows (the well-known form that divides by them does).
+travels down the lines; last, what entered a line is added to it, decayed. Products of decays lie in [0, 1],
+so nothing overflows (the well-known form that divides by them does).
 """
 
 from typing import Any

@@ -1,9 +1,6 @@
-"""The scan on a CUDA device with a Triton kernel of our own: no layout copies, nothing to compile at install.
+"""The scan on a CUDA device with our own Triton kernels: no layout copies, nothing to compile at install."""
 
-A program walks one order of one picture for 32 channels. Loads of a stretch of tokens are issued together
-before the recurrence consumes them, since what bounds a walk is latency, not arithmetic.
-"""
-
+from functools import cache
 from typing import Any
 
 import torch
@@ -12,126 +9,51 @@ from torch.autograd.function import once_differentiable
 
 from diffmf_cli.scan.recurrence import scan_with
 
-try:
-    import triton
-    import triton.language as tl
-except ImportError:
-    triton = None
-
 NAME = "triton"
 LANES = 32
 STRETCH = 16
 
 
-def unavailable(device: torch.device) -> str | None:
-    """A reason, or None where Triton is installed and the device is CUDA."""
-    if triton is None:
-        return "triton is not installed; it comes with the CUDA builds of torch"
-    if device.type != "cuda":
-        return "triton runs on CUDA only"
+@cache
+def _missing() -> str | None:
+    try:
+        import diffmf_cli.scan.triton_kernels  # noqa: F401
+    except Exception as error:  # a triton of another torch raises anything
+        return f"triton does not import ({error}); it comes with the CUDA builds of torch"
     return None
 
 
-if triton is not None:
-
-    @triton.jit
-    def _position(t, order, h, w):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        """Flat pixel of token `t` in one of the four orders."""
-        length = h * w
-        t = tl.where(order % 2 == 1, length - 1 - t, t)
-        return tl.where(order >= 2, (t % h) * w + t // h, t)
-
-    @triton.jit
-    def _forward(a_ptr, b_ptr, start_ptr, state_ptr, h, w, m, LANES: tl.constexpr, STRETCH: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, N803, PLR0913
-        picture, order, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-        length = h * w
-        lane = block * LANES + tl.arange(0, LANES)
-        inside = lane < m
-        base = picture.to(tl.int64) * length * m
-        plane = (order.to(tl.int64) * tl.num_programs(0) + picture) * length * m
-        state = tl.load(start_ptr + (picture * 2 + order % 2) * m + lane, mask=inside, other=0.0)
-        for t in range(0, length, STRETCH):
-            a = ()
-            b = ()
-            for u in tl.static_range(STRETCH):
-                p = _position(tl.minimum(t + u, length - 1), order, h, w)
-                offset = p.to(tl.int64) * m + lane
-                a = a + (tl.load(a_ptr + base + offset, mask=inside, other=0.0),)
-                b = b + (tl.load(b_ptr + base + offset, mask=inside, other=0.0),)
-            for u in tl.static_range(STRETCH):
-                p = _position(tl.minimum(t + u, length - 1), order, h, w)
-                state = a[u] * state + b[u]
-                offset = p.to(tl.int64) * m + lane
-                tl.store(state_ptr + plane + offset, state, mask=inside & (t + u < length))
-
-    @triton.jit
-    def _backward(  # type: ignore[no-untyped-def]  # noqa: ANN202, PLR0913
-        a_ptr,  # noqa: ANN001
-        start_ptr,  # noqa: ANN001
-        state_ptr,  # noqa: ANN001
-        grad_ptr,  # noqa: ANN001
-        grad_a_ptr,  # noqa: ANN001
-        grad_b_ptr,  # noqa: ANN001
-        grad_start_ptr,  # noqa: ANN001
-        h,  # noqa: ANN001
-        w,  # noqa: ANN001
-        m,  # noqa: ANN001
-        LANES: tl.constexpr,  # noqa: N803
-        STRETCH: tl.constexpr,  # noqa: N803
-    ):
-        picture, order, block = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-        length = h * w
-        lane = block * LANES + tl.arange(0, LANES)
-        inside = lane < m
-        base = picture.to(tl.int64) * length * m
-        plane = (order.to(tl.int64) * tl.num_programs(0) + picture) * length * m
-        start = tl.load(start_ptr + (picture * 2 + order % 2) * m + lane, mask=inside, other=0.0)
-        carry = tl.zeros((LANES,), tl.float32)  # a_{t+1} g_{t+1}
-        for done in range(0, length, STRETCH):
-            a = ()
-            grad = ()
-            before = ()
-            for u in tl.static_range(STRETCH):
-                t = length - 1 - done - u
-                offset = _position(tl.maximum(t, 0), order, h, w).to(tl.int64) * m + lane
-                earlier = _position(tl.maximum(t - 1, 0), order, h, w).to(tl.int64) * m + lane
-                a = a + (tl.load(a_ptr + base + offset, mask=inside, other=0.0),)
-                grad = grad + (tl.load(grad_ptr + base + offset, mask=inside, other=0.0),)
-                before = before + (
-                    tl.load(state_ptr + plane + earlier, mask=inside & (t > 0), other=0.0),
-                )
-            for u in tl.static_range(STRETCH):
-                t = length - 1 - done - u
-                offset = _position(tl.maximum(t, 0), order, h, w).to(tl.int64) * m + lane
-                g = grad[u] + carry
-                carry = a[u] * g
-                tl.store(grad_b_ptr + plane + offset, g, mask=inside & (t >= 0))
-                entered = tl.where(t == 0, start, before[u])
-                tl.store(grad_a_ptr + plane + offset, g * entered, mask=inside & (t >= 0))
-                if t == 0:
-                    tl.store(grad_start_ptr + (order * tl.num_programs(0) + picture) * m + lane, carry, mask=inside)
+def unavailable(device: torch.device) -> str | None:
+    """A reason, or None where Triton is installed and the device is CUDA."""
+    if device.type != "cuda":
+        return "triton runs on CUDA only"
+    return _missing()
 
 
 class _FourOrders(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor, start: Tensor) -> Tensor:
+        from diffmf_cli.scan import triton_kernels
+
         a, b, start = a.contiguous(), b.contiguous(), start.contiguous()
         batch, h, w, m = a.shape
         states = a.new_empty(4, batch, h, w, m)
-        grid = (batch, 4, triton.cdiv(m, LANES))
-        _forward[grid](a, b, start, states, h, w, m, LANES=LANES, STRETCH=STRETCH, num_warps=1)
+        grid = (batch, 4, -(-m // LANES))
+        triton_kernels.forward[grid](a, b, start, states, h, w, m, LANES=LANES, STRETCH=STRETCH, num_warps=1)
         ctx.save_for_backward(a, start, states)
         return states.sum(0)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        from diffmf_cli.scan import triton_kernels
+
         a, start, states = ctx.saved_tensors
         batch, h, w, m = a.shape
         grad_a, grad_b = torch.empty_like(states), torch.empty_like(states)
         grad_start = a.new_empty(4, batch, m)
-        grid = (batch, 4, triton.cdiv(m, LANES))
-        _backward[grid](
+        grid = (batch, 4, -(-m // LANES))
+        triton_kernels.backward[grid](
             a,
             start,
             states,
