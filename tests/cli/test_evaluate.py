@@ -247,6 +247,8 @@ def test_resume_reuses_scores_of_unchanged_files(evaluate, folders, monkeypatch)
     changed = evaluate("--json", "--resume", kept)
     assert len(calls) == 7
     assert changed.out != first.out
+    assert evaluate("--json", "--resume", kept).out == changed.out
+    assert len(calls) == 7
     evaluate("--json", "--resume", kept, "--metrics", "EN,AG")
     assert len(calls) == 13
     evaluate("--json", "--resume", kept, "--convention", "tang")
