@@ -13,8 +13,10 @@ from numba.extending import intrinsic
 
 LANES = 16
 
-# No `reassoc`: it would fold the rounding trick of `_exp2` away.
-_FASTMATH = {"contract", "nnan", "ninf", "nsz", "arcp"}
+# Only what cannot change a rounding. A loop exists as vector and as scalar code, and which one runs depends
+# on where the arrays lie: with `contract` or `arcp` the two would differ in their last bits, call by call.
+# (`reassoc` would fold the rounding trick of `_exp2` away.)
+_FASTMATH = {"nnan", "ninf", "nsz"}
 _LOG2E = np.float32(1.4426950408889634)
 _F = np.float32
 _ROUND = _F(12582912.0)  # 1.5 * 2**23: adding it rounds to an integer, which then sits in the low bits
@@ -31,6 +33,39 @@ def _from_bits(typing_context: Any, x: Any) -> Any:
     return types.float32(types.int32), lambda _c, build, _s, args: build.bitcast(args[0], ir.FloatType())
 
 
+@intrinsic
+def _fma(typing_context: Any, x: Any, y: Any, z: Any) -> Any:
+    """`x * y + z`, rounded once."""
+    return types.float32(*[types.float32] * 3), lambda _c, build, _s, args: build.fma(*args)
+
+
+@intrinsic
+def _advance(typing_context: Any, a: Any, b: Any, state: Any, total: Any, p: Any) -> Any:
+    """`state = a[p] * state + b[p]; total[p] += state`, as vectors.
+
+    Of a loop over the lanes LLVM would make one lane after the other: it unrolls it before it looks for
+    vectors, and then cannot know that the arrays are apart.
+    """
+
+    def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
+        lanes = ir.VectorType(ir.FloatType(), LANES)
+        rows = build.mul(args[4], ir.Constant(args[4].type, LANES)), ir.Constant(args[4].type, 0)
+
+        def pointer(array: int, row: Any) -> Any:
+            data = context.make_array(signature.args[array])(context, build, args[array]).data
+            return build.bitcast(build.gep(data, [row]), lanes.as_pointer())
+
+        places = pointer(0, rows[0]), pointer(1, rows[0]), pointer(2, rows[1]), pointer(3, rows[0])
+        decay, entered, before, so_far = (build.load(place, align=4) for place in places)
+        product = build.fmul(decay, before, flags=["contract"])
+        after = build.fadd(product, entered, flags=["contract"])
+        build.store(after, places[2], align=4)
+        build.store(build.fadd(so_far, after), places[3], align=4)
+        return context.get_dummy_value()
+
+    return types.void(a, b, state, total, types.intp), generate
+
+
 @njit(inline="always", fastmath=_FASTMATH)
 def _exp2(x):
     """2**x for x <= 0, relative error 2e-7: the wheels' math library would not vectorise."""
@@ -39,12 +74,12 @@ def _exp2(x):
     f = x - (z - _ROUND)
     # Taylor of 2**f on [-1/2, 1/2].
     p = _F(1.5403530e-4)
-    p = p * f + _F(1.3333558e-3)
-    p = p * f + _F(9.6181291e-3)
-    p = p * f + _F(5.5504109e-2)
-    p = p * f + _F(2.4022651e-1)
-    p = p * f + _F(6.9314718e-1)
-    p = p * f + _F(1.0)
+    p = _fma(p, f, _F(1.3333558e-3))
+    p = _fma(p, f, _F(9.6181291e-3))
+    p = _fma(p, f, _F(5.5504109e-2))
+    p = _fma(p, f, _F(2.4022651e-1))
+    p = _fma(p, f, _F(6.9314718e-1))
+    p = _fma(p, f, _F(1.0))
     return _from_bits(_bits(p) + (_bits(z) << _SHIFT))
 
 
@@ -55,13 +90,13 @@ def _softplus(x):
     s = z / (_F(2.0) + z)
     q = s * s
     p = _F(2 / 13)
-    p = p * q + _F(2 / 11)
-    p = p * q + _F(2 / 9)
-    p = p * q + _F(2 / 7)
-    p = p * q + _F(2 / 5)
-    p = p * q + _F(2 / 3)
-    p = p * q + _F(2.0)
-    return max(x, _F(0.0)) + p * s
+    p = _fma(p, q, _F(2 / 11))
+    p = _fma(p, q, _F(2 / 9))
+    p = _fma(p, q, _F(2 / 7))
+    p = _fma(p, q, _F(2 / 5))
+    p = _fma(p, q, _F(2 / 3))
+    p = _fma(p, q, _F(2.0))
+    return _fma(p, s, max(x, _F(0.0)))
 
 
 @njit(inline="always", fastmath=_FASTMATH)
@@ -77,10 +112,7 @@ def _four_orders(a, b, start, total, h, w):
         for line in range(lines):
             p = corner + line * step_line
             for _ in range(length):
-                for j in range(LANES):
-                    s = a[p, j] * state[j] + b[p, j]
-                    state[j] = s
-                    total[p, j] += s
+                _advance(a, b, state, total, p)
                 p += step
 
 
@@ -105,26 +137,31 @@ def scan_task(x, delta, A, B, C, D, bias, starts, h, w, first, y):
     total = np.empty((length, LANES), np.float32)
     rate = np.zeros(LANES, np.float32)
     start = np.zeros((2, LANES), np.float32)
+    last = first + lanes
+    # Slices: an index that might be negative, as `first + j`, would turn a vector load into single ones.
+    skip, offset = D[first:last], bias[first:last]
     for n in range(A.shape[1]):
         for j in range(lanes):
             rate[j] = A[first + j, n] * _LOG2E
             start[0, j], start[1, j] = starts[0, first + j, n], starts[1, first + j, n]
         for p in range(length):
-            weight = B[p, n]
+            weight, decay, entered = B[p, n], a[p], b[p]
+            value, step = x[p, first:last], delta[p, first:last]
             for j in range(lanes):
-                dt = _softplus(delta[p, first + j] + bias[first + j])
-                a[p, j] = _exp2(dt * rate[j])
-                b[p, j] = dt * weight * x[p, first + j]
+                dt = _softplus(step[j] + offset[j])
+                decay[j] = _exp2(dt * rate[j])
+                entered[j] = dt * weight * value[j]
         total[:] = 0
         _four_orders(a, b, start, total, h, w)
         for p in range(length):
-            weight = C[p, n]
+            weight, states = C[p, n], total[p]
+            value, result = x[p, first:last], y[p, first:last]
             if n == 0:
                 for j in range(lanes):
-                    y[p, first + j] = total[p, j] * weight + D[first + j] * x[p, first + j]
+                    result[j] = states[j] * weight + skip[j] * value[j]
             else:
                 for j in range(lanes):
-                    y[p, first + j] += total[p, j] * weight
+                    result[j] += states[j] * weight
 
 
 @njit(void(_flat, _flat, _flat, int32, int32, int32, _flat), **_JIT)

@@ -1,5 +1,6 @@
 """Every backend is held to `reference` in float64."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -161,6 +162,21 @@ def test_inference_and_training_paths_agree(scans, backend):
     arguments = in_float32(scans.make((2, 11, 6, 24)))
     trained = scans.gradients(backend, arguments, torch.ones(2, 11, 6, 24))["y"]
     assert scans.error(scans.forward(backend, arguments), trained) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["numba", "torch"])
+def test_does_not_depend_on_where_the_arrays_lie(scans, name):
+    if scan.available()[name] is not None:
+        pytest.skip(scan.available()[name])
+    arguments = in_float32(scans.make((1, 8, 20, 24)))  # the second block of lanes is half full
+    random = np.random.default_rng(0)
+    between = []
+    with scan.using(name):
+        expected = scans.forward(scan.selective_scan_2d, arguments)
+        for _ in range(300 if name == "numba" else 20):
+            between = [*between[-20:], np.empty(random.integers(1, 200_000), np.uint8)]
+            moved = {key: t.clone() for key, t in arguments.items()}
+            assert torch.equal(scans.forward(scan.selective_scan_2d, moved), expected)
 
 
 @pytest.mark.parametrize("name", ["numba", "torch"])
