@@ -8,6 +8,7 @@ Inside the state space part features are `(B, h, w, C)`, channels last, at a qua
 stems and the decoder work on `(B, C, H, W)`.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -22,6 +23,7 @@ MULTIPLE = 16  # stride 4 of the stems times two halvings of the spatial exchang
 MARGIN = 4  # one token around every picture: scans through two modalities start unevenly, in a corner
 _STEM_HALO = 8  # pixels that a strip sees beyond its rows: at least the receptive field's reach
 _DECODER_HALO = 4  # the same in quarter-size rows
+_CPU_TOKENS, _CUDA_TOKENS = 2**12, 2**18  # in a strip of rows, outside training
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,24 @@ def _depthwise(channels: int) -> Conv3x3:
     return Conv3x3(channels, channels, groups=channels)
 
 
+def _row_strips(x: Tensor) -> list[slice]:
+    """Strips of rows of `(B, h, w, C)` whose intermediate results stay in a CPU's cache; one where training."""
+    h, w = x.shape[1:3]
+    tokens = _CUDA_TOKENS if x.is_cuda else _CPU_TOKENS
+    step = h if torch.is_grad_enabled() else max(1, tokens // w)
+    return [slice(top, min(top + step, h)) for top in range(0, h, step)]
+
+
+def _by_strips(pointwise: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+    """A function of each token alone, applied strip by strip: `(B, h, w, ...)` -> `(B, h, w, ...)`."""
+    return torch.cat([pointwise(*(t[:, rows] for t in inputs)) for rows in _row_strips(inputs[0])], 1)
+
+
 class SS2D(nn.Module):
     """Gated selective scan along four raster orders: `(B, h, w, C)` -> `(B, h, w, C)`.
 
-    Own: VMamba's second version, with one set of selective parameters for all orders.
+    Own: VMamba's second version, with one set of selective parameters for all orders. In three steps, because
+    `prepare` and `finish` are local and can run on a few rows at a time; only `scan` sees the whole map.
     """
 
     def __init__(self, width: int, d_state: int, expand: float) -> None:
@@ -105,17 +121,32 @@ class SS2D(nn.Module):
         self.norm = nn.LayerNorm(self.inner)
         self.out_proj = nn.Linear(self.inner, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x, z = self.in_proj(x).chunk(2, -1)
-        x = F.silu(self.conv.last(x))
+    def prepare(self, x: Tensor, above: int = 0, below: int = 0) -> list[Tensor]:
+        """Values `(B, h, w, d)`, step sizes `(B, h, w, d)` and B, C `(B, h, w, n)` each.
+
+        Args:
+            x: `(B, above + h + below, w, C)`.
+            above: rows that only the convolution's border needs.
+            below: likewise.
+        """
+        x = F.linear(x, self.in_proj.weight[: self.inner], self.in_proj.bias[: self.inner])
+        x = F.silu(self.conv.last(x)[:, above : x.shape[1] - below])
         rank, B, C = self.select(x).split([self.rank, self.d_state, self.d_state], -1)
-        y = selective_scan_2d(x, self.delta(rank), -torch.exp(self.A_log), B, C, self.D, self.delta_bias)
+        return [x, self.delta(rank), B, C]
+
+    def scan(self, x: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> Tensor:
+        """The selective scan of what `prepare` gave: `(B, h, w, d)`."""
+        return selective_scan_2d(x, delta, -torch.exp(self.A_log), B, C, self.D, self.delta_bias)
+
+    def finish(self, x: Tensor, y: Tensor) -> Tensor:
+        """Gate the scan's result `y` by `x` as it entered, and project: `(B, h, w, C)`."""
+        z = F.linear(x, self.in_proj.weight[self.inner :], self.in_proj.bias[self.inner :])
         result: Tensor = self.out_proj(self.norm(y) * F.silu(z))
         return result
 
 
 class VSSBlock(nn.Module):
-    """Visual state space block: `(B, h, w, C)` -> `(B, h, w, C)`.
+    """Visual state space block: `(B, h, w, C)` -> `(B, h, w, C)`. Outside training it overwrites its input.
 
     `x += g1 * SS2D(LN x)`, then, unless `ffn` is false, `x += g2 * FFN(LN x)`. The gains `g` start at 0.1 (own).
     """
@@ -132,11 +163,37 @@ class VSSBlock(nn.Module):
             )
             self.gain_ffn = nn.Parameter(torch.full((width,), 0.1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.gain_scan * self.scan(self.norm_scan(x))
+    def _finish(self, x: Tensor, y: Tensor) -> Tensor:
+        x = x + self.gain_scan * self.scan.finish(self.norm_scan(x), y)
         if self.ffn is not None:
             x = x + self.gain_ffn * self.ffn(x)
         return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.is_grad_enabled():
+            return self._finish(x, self.scan.scan(*self.scan.prepare(self.norm_scan(x))))
+        for i in range(len(x)):  # one picture at a time: the scan's inputs are the peak of memory
+            self._overwrite(x[i : i + 1])
+        return x
+
+    def _overwrite(self, x: Tensor) -> None:
+        h, strips = x.shape[1], _row_strips(x)
+        inputs: list[Tensor] = []
+        for rows in strips:
+            above, below = min(1, rows.start), min(1, h - rows.stop)
+            strip = self.norm_scan(x[:, rows.start - above : rows.stop + below])
+            parts = self.scan.prepare(strip, above, below)
+            if len(strips) == 1:
+                inputs = parts
+                break
+            if not inputs:
+                inputs = [t.new_empty(1, h, *t.shape[2:]) for t in parts]
+            for whole, part in zip(inputs, parts, strict=True):
+                whole[:, rows] = part
+        y = self.scan.scan(*inputs)
+        del inputs
+        for rows in strips:
+            x[:, rows] = self._finish(x[:, rows], y[:, rows])
 
 
 class Stem(nn.Module):
@@ -179,17 +236,22 @@ class DifferenceGuidedExtraction(nn.Module):
             nn.init.zeros_(linear.bias[c:])
 
     def _guided(self, own: Tensor, difference: Tensor, modality: str) -> Tensor:
-        gate, rest = self.guide[modality](difference).chunk(2, -1)
-        gate = torch.sigmoid(gate)
-        return own * (1 + gate) + gate * rest
+        sign = 1 if modality == "ir" else -1
+
+        def guided(own: Tensor, difference: Tensor) -> Tensor:
+            gate, rest = self.guide[modality](sign * difference).chunk(2, -1)
+            gate = torch.sigmoid(gate)
+            return own * (1 + gate) + gate * rest
+
+        return _by_strips(guided, own, difference)
 
     def forward(self, ir: Tensor, vis: Tensor) -> tuple[Tensor, Tensor]:
-        shared = self.shared(self.shared_conv.last(torch.cat([ir, vis])))
-        shared_ir, shared_vis = shared.chunk(2)
+        shared_ir, shared_vis = self.shared(self.shared_conv.last(torch.cat([ir, vis]))).chunk(2)
         difference = self.spread.last(shared_ir - shared_vis)
+        del shared_ir, shared_vis
         return (
             self._guided(self.ir(ir), difference, "ir"),
-            self._guided(self.vis(vis), -difference, "vis"),
+            self._guided(self.vis(vis), difference, "vis"),
         )
 
 
@@ -218,39 +280,60 @@ class ChannelExchange(nn.Module):
         self.out_proj = nn.ModuleDict({m: nn.Linear(c, c) for m in ("ir", "vis")})
         self.omega = nn.Sequential(nn.Linear(4 * c, c), nn.GELU(), nn.Linear(c, 2 * c))
 
-    def _project(self, x: Tensor, modality: str) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """`(B, h, w, C)` -> gate z and x `(B, L, C)`, B and C `(B, L, 16)`, weight `(B, L, heads)`."""
-        z, mixed, delta = self.in_proj[modality](x).split(
-            [self.sizes[0], sum(self.sizes[1:4]), self.sizes[4]], -1
-        )
-        x, B, C = F.silu(self.conv[modality].last(mixed)).split(self.sizes[1:4], -1)
-        weight = F.softplus(delta.float()) * torch.exp(self.rate_log[modality])
-        z, x, B, C, weight = (t.flatten(1, 2) for t in (z, x, B, C, weight))
-        return z, x, B, C, weight
+    def _project(self, features: dict[str, Tensor], rows: slice) -> dict[str, tuple[Tensor, ...]]:
+        """Of both modalities: gate z and x `(B, L, C)`, B and C `(B, L, 16)`, weight `(B, L, heads)`."""
+        projected = {}
+        for m, feature in features.items():
+            above, below = min(1, rows.start), min(1, feature.shape[1] - rows.stop)
+            strip = self.norm[m](feature[:, rows.start - above : rows.stop + below])
+            inside = slice(above, strip.shape[1] - below)
+            z, mixed, delta = self.in_proj[m](strip).split(
+                [self.sizes[0], sum(self.sizes[1:4]), self.sizes[4]], -1
+            )
+            mixed = F.silu(self.conv[m].last(mixed)[:, inside])
+            weight = F.softplus(delta[:, inside].float()) * torch.exp(self.rate_log[m])
+            parts = (z[:, inside], *mixed.split(self.sizes[1:4], -1), weight)
+            projected[m] = tuple(t.flatten(1, 2) for t in parts)
+        return projected
 
-    def _row(self, x: Tensor, B: Tensor, C: Tensor, weight: Tensor, modality: str) -> Tensor:
-        """The state space model of one row: `(B, L, C)`."""
-        with torch.autocast(x.device.type, enabled=False):  # sums over all pixels
-            x, B, C = x.float(), B.float(), C.float()
-            heads = x.unflatten(-1, (-1, self.HEAD))
-            weighted = (heads * (weight / weight.sum(1, keepdim=True))[..., None]).flatten(2)
-            kv = torch.einsum("blc,bln->bnc", weighted, B)
-            return torch.baddbmm((self.D[modality] * heads).flatten(2), C, kv)
+    def _omega(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights in [0, 1] of both results: `(B, C)` each."""
+        normed = [self.norm[m](t) for m, t in features.items()]
+        pooled = [t.mean((1, 2)) for t in normed] + [t.amax((1, 2)) for t in normed]
+        both = torch.sigmoid(self.omega(torch.cat(pooled, -1)))
+        return dict(zip(features, both.chunk(2, -1), strict=True))
 
     def forward(self, ir: Tensor, vis: Tensor) -> tuple[Tensor, Tensor]:
-        shape = ir.shape
-        normed = {"ir": self.norm["ir"](ir), "vis": self.norm["vis"](vis)}
-        pooled = [t.mean((1, 2)) for t in normed.values()] + [t.amax((1, 2)) for t in normed.values()]
-        omega = dict(zip(normed, torch.sigmoid(self.omega(torch.cat(pooled, -1))).chunk(2, -1), strict=True))
-        projected = {m: self._project(t, m) for m, t in normed.items()}
-        out = {}
-        for m, other, feature in (("ir", "vis", ir), ("vis", "ir", vis)):
-            z, x, _, _, weight = projected[m]
-            _, _, B, C, _ = projected[other]
-            y = self._row(x, B, C, weight, m)
-            y = self.out_proj[m](self.norm_out[m](y) * F.silu(z)).view(shape)
-            out[m] = feature + 2 * omega[m][:, None, None] * y
-        return out["ir"], out["vis"]
+        features = {"ir": ir, "vis": vis}
+        other = {"ir": "vis", "vis": "ir"}
+        strips = _row_strips(ir)
+        kv: dict[str, Tensor] = {}
+        total: dict[str, Tensor] = {}
+        for rows in strips:
+            projected = self._project(features, rows)
+            for m in features:
+                _, x, _, _, weight = projected[m]
+                B = projected[other[m]][2]  # swapped
+                with torch.autocast(x.device.type, enabled=False):  # sums over all pixels
+                    weighted = (x.float().unflatten(-1, (-1, self.HEAD)) * weight[..., None]).flatten(2)
+                    part = torch.einsum("blc,bln->bnc", weighted, B.float())
+                kv[m] = kv[m] + part if m in kv else part
+                total[m] = total[m] + weight.sum(1) if m in total else weight.sum(1)
+        kv = {m: t / total[m].repeat_interleave(self.HEAD, -1)[:, None] for m, t in kv.items()}
+        omega = self._omega(features)
+        out: dict[str, list[Tensor]] = {m: [] for m in features}
+        for rows in strips:
+            if len(strips) > 1:  # else the one strip's projections are still there
+                projected = self._project(features, rows)
+            for m, feature in features.items():
+                z, x, _, _, _ = projected[m]
+                C = projected[other[m]][3]  # swapped
+                with torch.autocast(x.device.type, enabled=False):
+                    skip = (self.D[m] * x.float().unflatten(-1, (-1, self.HEAD))).flatten(2)
+                    y = torch.baddbmm(skip, C.float(), kv[m])
+                y = self.out_proj[m](self.norm_out[m](y) * F.silu(z)).view(feature[:, rows].shape)
+                out[m].append(feature[:, rows] + 2 * omega[m][:, None, None] * y)
+        return torch.cat(out["ir"], 1), torch.cat(out["vis"], 1)
 
 
 class SpatialExchange(nn.Module):
@@ -274,6 +357,7 @@ class SpatialExchange(nn.Module):
         out = F.linear(self.stack(torch.cat([ir, vis], -1)), stacked, self.linear.bias)
         columns = self.column(torch.stack([ir, vis], 3).flatten(2, 3)).unflatten(2, (-1, 2))
         out = out + F.linear(columns[..., 0, :], first) + F.linear(columns[..., 1, :], second)
+        del columns
         rows = self.row(torch.cat([ir, vis], 2))
         return out + F.linear(rows[:, :, : ir.shape[2]], left) + F.linear(rows[:, :, ir.shape[2] :], right)
 
