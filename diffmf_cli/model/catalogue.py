@@ -1,7 +1,7 @@
 """Which weights there are and where they lie, without importing torch.
 
-`weights/catalogue.json` lists what is shipped, with size and checksum. The folder lies beside the package in a
-checkout and inside it in an installed wheel.
+`weights/catalogue.json` lists what is shipped, with size and checksum. The folder lies beside the package in
+a checkout and inside it in an installed wheel.
 """
 
 import hashlib
@@ -116,14 +116,17 @@ def read_metadata(path: Path) -> dict[str, str]:
             actual = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise WeightsError(f"{path}: cannot read the weights ({error.strerror})") from error
-    if start[:2] == b"\x80\x02" or start[:2] == b"PK":
-        raise WeightsError(f"{path}: a pickle file, which may run code when loaded; use .safetensors")
     try:
         header = json.loads(text)
         end = 8 + size + max(t["data_offsets"][1] for k, t in header.items() if k != "__metadata__")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        metadata = {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        # Asked last: a safetensors file begins with its header's length, which may be any two bytes.
+        if start[:2] == b"PK" or start[:1] == b"\x80":
+            raise WeightsError(
+                f"{path}: a pickle file, which may run code when loaded; use .safetensors"
+            ) from None
         raise WeightsError(f"{path}: not a safetensors file; see: diffmf download-weights --list") from error
     if actual != end:
         raise WeightsError(f"{path}: {actual} bytes instead of {end}: cut short or damaged; fetch it again")
-    metadata: dict[str, str] = header.get("__metadata__", {})
     return metadata

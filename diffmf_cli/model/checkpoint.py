@@ -47,11 +47,11 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Dif
         found = metadata.get("architecture", "no architecture in its header")
         raise WeightsError(f"{path}: not DIFF-MF weights ({found}); see: diffmf download-weights --list")
     try:
-        config = Config.from_dict(json.loads(metadata["config"]))
-        model = DiffMF(config)
+        model = DiffMF(Config.from_dict(json.loads(metadata["config"])))
+    except Exception as error:  # a value of the wrong kind or size can trip over anything in the network
+        raise WeightsError(f"{path}: its configuration is unusable ({error}); fetch it again") from error
+    try:
         weights = load_file(path)
-    except (KeyError, json.JSONDecodeError, WeightsError) as error:
-        raise WeightsError(f"{path}: its configuration is unusable ({error})") from error
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path}: damaged weights ({error}); fetch them again") from error
     try:
@@ -61,4 +61,5 @@ def load_checkpoint(path: Path, device: torch.device | str = "cpu") -> tuple[Dif
         raise WeightsError(f"{path}: weights of another architecture ({first})") from error
     if not all(bool(t.isfinite().all()) for t in weights.values()):
         raise WeightsError(f"{path}: holds values that are not finite; fetch it again")
-    return model.eval().to(device, memory_format=torch.channels_last), metadata
+    model = model.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return model, metadata
