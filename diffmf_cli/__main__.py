@@ -6,8 +6,8 @@ import sys
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    # Threads that wait must sleep, not spin: beside one busy process a fusion took 10 s instead of 2 s. Read by
-    # OpenMP when torch is imported.
+    # Threads that wait must sleep, not spin: beside one busy process a fusion took 10 s instead of 2 s.
+    # OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Everything else is imported inside, so that Ctrl-C is one line from the first moment on.
     try:

@@ -1,11 +1,11 @@
 """DIFF-MF (arXiv 2601.05538): fusion driven by the difference of two modalities, in linear time.
 
 The paper's figure, left to right, is this file, top to bottom: stems, `DifferenceGuidedExtraction` x N,
-`ChannelExchange`, `SpatialExchange` at three levels, `Decoder`. The paper publishes no code, widths or loss, so
-this is a re-implementation: each block says what is the figure's (fig) and what is our decision (own).
+`ChannelExchange`, `SpatialExchange` at three levels, `Decoder`. The paper publishes no code, widths or loss,
+so this is a re-implementation: each block says what is the figure's (fig) and what is our decision (own).
 
-Inside the state space part features are `(B, h, w, C)`, channels last, at a quarter of the picture's sides; the
-stems and the decoder work on `(B, C, H, W)`.
+Inside the state space part features are `(B, h, w, C)`, channels last, at a quarter of the picture's sides;
+the stems and the decoder work on `(B, C, H, W)`.
 """
 
 from collections.abc import Callable
@@ -63,7 +63,7 @@ SIZES = {"lite": Config(width=32), "base": Config(width=64)}
 
 
 class Conv3x3(nn.Conv2d):
-    """3x3 convolution that repeats the border (own): with zeros there, a constant picture would get a frame."""
+    """3x3 convolution that repeats the border (own): zeros there would give a constant picture a frame."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(inputs, outputs, 3, stride=stride, groups=groups)
@@ -76,10 +76,11 @@ class Conv3x3(nn.Conv2d):
             x = F.pad(x, [1] * 4, mode="replicate")
         return super().forward(x)
 
-    def last(self, x: Tensor) -> Tensor:
-        """The same on channels-last features, `(B, h, w, C)` -> `(B, h, w, C')`, without a copy."""
-        result: Tensor = self(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        return result
+
+def _last(conv: nn.Module, x: Tensor) -> Tensor:
+    """A convolution of channels-last features, `(B, h, w, C)` -> `(B, h, w, C')`, without a copy."""
+    result: Tensor = conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    return result
 
 
 def _depthwise(channels: int) -> Conv3x3:
@@ -87,7 +88,7 @@ def _depthwise(channels: int) -> Conv3x3:
 
 
 def _row_strips(x: Tensor) -> list[slice]:
-    """Strips of rows of `(B, h, w, C)` whose intermediate results stay in a CPU's cache; one where training."""
+    """Strips of rows of `(B, h, w, C)` that bound the memory of intermediate results; one where training."""
     h, w = x.shape[1:3]
     tokens = _CUDA_TOKENS if x.is_cuda else _CPU_TOKENS
     step = h if torch.is_grad_enabled() else max(1, tokens // w)
@@ -130,7 +131,7 @@ class SS2D(nn.Module):
             below: likewise.
         """
         x = F.linear(x, self.in_proj.weight[: self.inner], self.in_proj.bias[: self.inner])
-        x = F.silu(self.conv.last(x)[:, above : x.shape[1] - below])
+        x = F.silu(_last(self.conv, x)[:, above : x.shape[1] - below])
         rank, B, C = self.select(x).split([self.rank, self.d_state, self.d_state], -1)
         return [x, self.delta(rank), B, C]
 
@@ -148,7 +149,7 @@ class SS2D(nn.Module):
 class VSSBlock(nn.Module):
     """Visual state space block: `(B, h, w, C)` -> `(B, h, w, C)`. Outside training it overwrites its input.
 
-    `x += g1 * SS2D(LN x)`, then, unless `ffn` is false, `x += g2 * FFN(LN x)`. The gains `g` start at 0.1 (own).
+    `x += g1 * SS2D(LN x)`, then, unless `ffn` is false, `x += g2 * FFN(LN x)`. The gains start at 0.1 (own).
     """
 
     def __init__(self, width: int, config: Config, ffn: bool = True) -> None:
@@ -197,7 +198,7 @@ class VSSBlock(nn.Module):
 
 
 class Stem(nn.Module):
-    """One modality's convolutions (fig: own stems; own: their layers). `(B, 1, H, W)` -> `(B, C, H/4, W/4)`."""
+    """One modality's convolutions: `(B, 1, H, W)` -> `(B, C, H/4, W/4)`. Fig: own stems; own: their layers."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -232,6 +233,7 @@ class DifferenceGuidedExtraction(nn.Module):
         self.spread = _depthwise(c)
         self.guide = nn.ModuleDict({m: nn.Linear(c, 2 * c) for m in ("ir", "vis")})
         for linear in self.guide.values():
+            assert isinstance(linear, nn.Linear)
             nn.init.zeros_(linear.weight[c:])
             nn.init.zeros_(linear.bias[c:])
 
@@ -246,8 +248,8 @@ class DifferenceGuidedExtraction(nn.Module):
         return _by_strips(guided, own, difference)
 
     def forward(self, ir: Tensor, vis: Tensor) -> tuple[Tensor, Tensor]:
-        shared_ir, shared_vis = self.shared(self.shared_conv.last(torch.cat([ir, vis]))).chunk(2)
-        difference = self.spread.last(shared_ir - shared_vis)
+        shared_ir, shared_vis = self.shared(_last(self.shared_conv, torch.cat([ir, vis]))).chunk(2)
+        difference = _last(self.spread, shared_ir - shared_vis)
         del shared_ir, shared_vis
         return (
             self._guided(self.ir(ir), difference, "ir"),
@@ -290,7 +292,7 @@ class ChannelExchange(nn.Module):
             z, mixed, delta = self.in_proj[m](strip).split(
                 [self.sizes[0], sum(self.sizes[1:4]), self.sizes[4]], -1
             )
-            mixed = F.silu(self.conv[m].last(mixed)[:, inside])
+            mixed = F.silu(_last(self.conv[m], mixed)[:, inside])
             weight = F.softplus(delta[:, inside].float()) * torch.exp(self.rate_log[m])
             parts = (z[:, inside], *mixed.split(self.sizes[1:4], -1), weight)
             projected[m] = tuple(t.flatten(1, 2) for t in parts)
@@ -339,8 +341,8 @@ class ChannelExchange(nn.Module):
 class SpatialExchange(nn.Module):
     """Two `(B, h, w, C)` -> one `(B, h, w, C)`: scans that walk through both modalities, at one level.
 
-    Fig: three layouts, each through its own block: columns interleaved (IR first), side by side, stacked along
-    channels; concatenated, then a linear layer. Own: blocks without FFN.
+    Fig: three layouts, each through its own block: columns interleaved (IR first), side by side, stacked
+    along channels; concatenated, then a linear layer. Own: blocks without FFN.
     """
 
     def __init__(self, config: Config) -> None:
@@ -365,8 +367,8 @@ class SpatialExchange(nn.Module):
 class Decoder(nn.Module):
     """`(B, 3C, H/4, W/4)` and both stems' details `(B, C/4, H, W)` -> `(B, 1, H, W)` in [0, 1].
 
-    Own, all of it; the skip from the stems is not in the figure: the state space part runs at a quarter of the
-    picture's sides, and detail finer than that has no other way through.
+    Own, all of it; the skip from the stems is not in the figure: the state space part runs at a quarter of
+    the picture's sides, and detail finer than that has no other way through.
     """
 
     def __init__(self, width: int) -> None:
@@ -399,9 +401,7 @@ class DiffMF(nn.Module):
         self.config = config
         c = config.width
         self.stem_ir, self.stem_vis = Stem(c), Stem(c)
-        self.extraction = nn.ModuleList(
-            DifferenceGuidedExtraction(config) for _ in range(config.extraction)
-        )
+        self.extraction = nn.ModuleList(DifferenceGuidedExtraction(config) for _ in range(config.extraction))
         self.channel_exchange = ChannelExchange(config)
         self.spatial_exchange = nn.ModuleDict(
             {level: SpatialExchange(config) for level in ("high", "middle", "low")}

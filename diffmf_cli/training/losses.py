@@ -22,10 +22,11 @@ def _blur(x: Tensor, size: int, sigma: float) -> Tensor:
 
 
 def ssim_loss(fused: Tensor, source: Tensor, stability: float) -> Tensor:
-    """How much of a source's structure is lost, `(B,)`: 1 - SSIM in uniform 7x7 windows, as the field's evaluator.
+    """How much of a source's structure is lost, `(B,)`.
 
-    Windows in which the source is flat count a fifth: there SSIM would ask for a flat result, whatever the
-    other source shows. So a black frame asks for next to nothing.
+    1 - SSIM in uniform 7x7 windows, as the field's evaluator. Windows in which the source is flat count a
+    fifth: there SSIM would ask for a flat result, whatever the other source shows. So a black frame asks for
+    next to nothing.
 
     Args:
         fused: `(B, 1, H, W)` in [0, 1].
@@ -33,7 +34,6 @@ def ssim_loss(fused: Tensor, source: Tensor, stability: float) -> Tensor:
         stability: the constant C2; C1 is a ninth of it. The evaluator's is next to nothing, which would make
             every grain of sensor noise in flat areas count in full.
     """
-
     x, y = fused, source
     mx, my, xx, yy, xy = F.avg_pool2d(torch.cat([x, y, x * x, y * y, x * y], 1), 7, 1).split(1, 1)
     vx, vy, cov = xx - mx * mx, yy - my * my, xy - mx * my
@@ -130,6 +130,10 @@ def fusion_loss(fused: Tensor, ir: Tensor, vis: Tensor, weights: Loss) -> tuple[
         for name, both in lost.items()
     }
     terms["intensity"] = (fused - intensity_target(ir, vis)).abs().mean()
+    if weights.flatness:
+        flat = (ir.amax((1, 2, 3)) == ir.amin((1, 2, 3))) & (vis.amax((1, 2, 3)) == vis.amin((1, 2, 3)))
+        uneven = (fused - fused.mean((1, 2, 3), keepdim=True)).abs()
+        terms["flatness"] = (uneven * flat[:, None, None, None]).mean()
     # Signed: the larger absolute value alone would accept edges of the wrong sign, which are halos.
     g_ir, g_vis = sobel(ir), sobel(vis)
     target = torch.where(g_ir.abs() > g_vis.abs(), g_ir, g_vis)

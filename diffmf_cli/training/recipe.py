@@ -1,9 +1,10 @@
 """A training recipe: everything that decides what comes out of a run, in one TOML file."""
 
+import math
 import tomllib
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from diffmf_cli.errors import UsageError
 
@@ -22,7 +23,7 @@ class Data:
 
     Attributes:
         sources: folders with `ir/` and `vi/` (or `vis/`) of pairs, below the data folder of the run.
-        hold_out: each `hold_out`-th pair validates and is never trained on.
+        hold_out: about one pair in so many validates and is never trained on; 0 holds none out.
         crop: side of a training crop, a multiple of 16.
         batch: crops a step.
         constants: share of crops that are two constants, so that flat pictures stay flat.
@@ -45,6 +46,7 @@ class Loss:
         ssim: of the structural similarity to each source.
         vif: of the visual information fidelity of each source.
         difference: of the correlation of what remains without one source with the other.
+        flatness: of the unevenness of what comes of two constants.
         sum_share: how much the mean over both sources counts in these three beside the worse source.
         stability: the constant of SSIM; smaller lets fainter texture count.
     """
@@ -54,6 +56,7 @@ class Loss:
     ssim: float = 5.0
     vif: float = 5.0
     difference: float = 2.0
+    flatness: float = 0.0
     sum_share: float = 0.2
     stability: float = 1e-4
 
@@ -98,21 +101,32 @@ class Recipe:
         return [self.root / source for source in self.data.sources]
 
 
-Part = TypeVar("Part", Model, Data, Loss, Optimization)
+# The smallest and largest values that mean something, where those are not 0 and infinity.
+_RANGES = {
+    "batch": (1, math.inf),
+    "steps": (1, math.inf),
+    "validate_every": (1, math.inf),
+    "constants": (0, 1),
+    "average": (0, 1),
+    "width": (16, math.inf),
+    "d_state": (1, math.inf),
+}
 
 
-def _part(defaults: Part, values: Any, where: str) -> Part:
+def _check(defaults: dict[str, Any], values: Any, where: str) -> None:
     if not isinstance(values, dict):
         raise UsageError(f"{where}: expected a table of values")
-    kinds = {f.name: getattr(defaults, f.name) for f in fields(defaults)}
     for key, value in values.items():
-        if key not in kinds:
-            raise UsageError(f"{where}: unknown key '{key}'; known: {', '.join(kinds)}")
-        default = kinds[key]
+        if key not in defaults:
+            raise UsageError(f"{where}: unknown key '{key}'; known: {', '.join(defaults)}")
+        default = defaults[key]
         wanted = (int, float) if isinstance(default, float) else type(default)
         if not isinstance(value, wanted) or isinstance(value, bool):
             raise UsageError(f"{where}: {key} = {value!r} is not of type {type(default).__name__}")
-    return replace(defaults, **values)
+        if isinstance(value, int | float):
+            least, most = _RANGES.get(key, (0, math.inf))
+            if not (math.isfinite(value) and least <= value <= most):
+                raise UsageError(f"{where}: {key} = {value} is not a number from {least} to {most}")
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -129,16 +143,29 @@ def read_recipe(path: Path) -> Recipe:
         raise UsageError(f"{path}: not a TOML file ({error})") from error
     recipe = Recipe()
     parts = {name: getattr(recipe, name) for name in ("model", "data", "loss", "optimization")}
-    changes: dict[str, Any] = {}
     for key, value in values.items():
-        where = f"{path}, [{key}]"
         if key in parts:
-            changes[key] = _part(parts[key], value, where)
-        elif key in ("name", "task") and isinstance(value, str):
-            changes[key] = value
-        else:
+            _check(vars(parts[key]), value, f"{path}, [{key}]")
+            parts[key] = replace(parts[key], **value)
+        elif key not in ("name", "task"):
             raise UsageError(f"{path}: unknown key '{key}'; known: name, task, {', '.join(parts)}")
-    recipe = replace(recipe, **changes)
-    if recipe.data.crop % 16 or recipe.data.crop < 48:
-        raise UsageError(f"{path}, [data]: crop = {recipe.data.crop} is not a multiple of 16 from 48 on")
+        elif not isinstance(value, str) or not value or Path(value).name != value:
+            raise UsageError(f"{path}: {key} = {value!r} is not a word that a file can be named after")
+    recipe = replace(recipe, **(values | parts))
+    _check_together(recipe, path)
     return recipe
+
+
+def _check_together(recipe: Recipe, path: Path) -> None:
+    from diffmf_cli.model.network import SIZES  # late: it imports torch
+
+    size, data = recipe.model.size, recipe.data
+    if size not in SIZES:
+        raise UsageError(f"{path}, [model]: size = '{size}' is unknown; known: {', '.join(SIZES)}")
+    _check(SIZES[size].to_dict(), recipe.model.change, f"{path}, [model.change]")
+    if not data.sources or not all(isinstance(source, str) for source in data.sources):
+        raise UsageError(f"{path}, [data]: sources = {data.sources} is not a list of folders")
+    if data.crop % 16 or data.crop < 48:
+        raise UsageError(f"{path}, [data]: crop = {data.crop} is not a multiple of 16 from 48 on")
+    if data.hold_out == 1:
+        raise UsageError(f"{path}, [data]: hold_out = 1 leaves no pair to train on; use 0, or 2 and more")
