@@ -30,7 +30,9 @@ class Pairs:
 
         def part(keep: bool) -> Pairs:
             chosen = [i for i, h in enumerate(held) if h == keep]
-            return Pairs(*([values[i] for i in chosen] for values in (self.names, self.ir, self.vis)))
+            return Pairs(
+                [self.names[i] for i in chosen], [self.ir[i] for i in chosen], [self.vis[i] for i in chosen]
+            )
 
         return part(False), part(True)
 
@@ -89,7 +91,9 @@ class CropSampler:
         self.constants = recipe.constants
         big_enough = [i for i, a in enumerate(pairs.ir) if min(a.shape) >= crop]
         if not big_enough:
-            raise UsageError(f"no training pair is as large as the crop of {crop} pixels")
+            raise UsageError(
+                f"no training pair is as large as the crop: lower [data] crop = {crop} in the recipe"
+            )
         chosen = [(pairs.ir[i], pairs.vis[i]) for i in big_enough]
         flat = [np.stack([ir.ravel(), vis.ravel()]) for ir, vis in chosen]
         self.pixels = torch.from_numpy(np.concatenate(flat, 1)).to(device)

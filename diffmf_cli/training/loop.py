@@ -1,16 +1,19 @@
 """The training loop: a time budget, exact resume, a moving average, validation figures and sample pictures.
 
-A run is a folder: `<name>.safetensors` (the averaged weights, ready to use), `state.pt` (what a resume needs besides),
-`log.jsonl` (one line for each event) and `samples/` (validation pictures: IR, VIS, fused).
+A run is a folder: `<name>.safetensors` (the averaged weights, ready to use), `state.pt` (what a resume needs
+besides), `log.jsonl` (one line for each event) and `samples/` (validation pictures: IR, VIS, fused).
 """
 
 import json
 import math
+import signal
+import threading
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,7 +26,7 @@ from diffmf_cli.images.opencv import cv2
 from diffmf_cli.metrics.functional import evaluate
 from diffmf_cli.model.checkpoint import load_checkpoint, save_checkpoint
 from diffmf_cli.model.network import SIZES, DiffMF
-from diffmf_cli.training.data import CropSampler, Pairs, load_pairs
+from diffmf_cli.training.data import CropSampler, load_pairs
 from diffmf_cli.training.losses import fusion_loss
 from diffmf_cli.training.recipe import Recipe
 
@@ -39,8 +42,6 @@ class Trainer:
     def __init__(self, recipe: Recipe, folder: Path, device: torch.device, report: Report) -> None:
         self.recipe, self.folder, self.device = recipe, folder, device
         options = recipe.optimization
-        if recipe.model.size not in SIZES:
-            raise UsageError(f"model size '{recipe.model.size}' is unknown; known: {', '.join(SIZES)}")
         torch.manual_seed(options.seed)
         self.model = self._network()
         self.averaged = self._network().requires_grad_(False)
@@ -53,11 +54,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self._groups(), lr=self.rate if cuda else options.learning_rate, capturable=cuda, fused=cuda
         )
-        self.train_pairs, self.held_out = load_pairs(recipe.folders).split(
-            recipe.data.hold_out
-        )
+        self.train_pairs, self.held_out = load_pairs(recipe.folders).split(recipe.data.hold_out)
         self.sampler = CropSampler(self.train_pairs, recipe.data, device, options.seed)
-        self.step, self.seconds, self.losses = 0, 0.0, []
+        self.step, self.seconds = 0, 0.0
         self._report = report
         self._graph: torch.cuda.CUDAGraph | None = None
         self._eager_left = _EAGER_STEPS
@@ -65,7 +64,7 @@ class Trainer:
 
     def _network(self) -> DiffMF:
         config = replace(SIZES[self.recipe.model.size], **self.recipe.model.change)
-        return DiffMF(config).to(self.device, memory_format=torch.channels_last)
+        return DiffMF(config).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _groups(self) -> list[dict[str, Any]]:
         """No decay for gains, biases, norms and the state space parameters: all that is not a matrix."""
@@ -74,8 +73,6 @@ class Trainer:
         others = [p for p in self.model.parameters() if id(p) not in chosen]
         decay = self.recipe.optimization.weight_decay
         return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
-
-    # -- one step ---------------------------------------------------------------------------------------------
 
     def _scheduled_rate(self) -> float:
         o = self.recipe.optimization
@@ -102,8 +99,9 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), options.clip)
         self.optimizer.step()
         with torch.no_grad():
-            averaged = list(self.averaged.parameters())
-            change = torch._foreach_sub(list(self.model.parameters()), averaged)
+            averaged: list[Tensor] = list(self.averaged.parameters())
+            newest: list[Tensor] = list(self.model.parameters())
+            change = torch._foreach_sub(newest, averaged)
             torch._foreach_mul_(change, self.share)
             torch._foreach_add_(averaged, change)
         self._terms = list(terms)
@@ -136,13 +134,12 @@ class Trainer:
         self._graph.replay()
         return self._values
 
-    # -- the run ----------------------------------------------------------------------------------------------
-
     def run(self, minutes: float | None) -> None:
-        """Trains until the recipe's last step, or until the minutes are over; saves in both cases.
+        """Trains until the recipe's last step, the end of the minutes or Ctrl-C; saves in each case.
 
         Raises:
-            DiffmfError: if the loss is no longer finite; what was saved last stays.
+            DiffmfError: if loss or weights are no longer finite; what was saved last stays.
+            KeyboardInterrupt: after saving; at once, and without, where Ctrl-C comes twice.
         """
         options = self.recipe.optimization
         begin = time.monotonic()
@@ -155,34 +152,35 @@ class Trainer:
             scan=scan.choose(self.device),
             steps=options.steps,
         )
-        try:
+        with _interrupted_between_steps() as interrupted:
             while self.step < options.steps:
                 values = self._run_step()
                 self.step += 1
+                self.seconds = before + time.monotonic() - begin
                 if self.step % _LOG_EVERY == 0 or self.step <= _LOG_EVERY // 10:
-                    self._log_step(values, before + time.monotonic() - begin)
+                    self._log_step(values)
+                if interrupted() or (minutes is not None and time.monotonic() - begin > 60 * minutes):
+                    break
                 if self.step % options.validate_every == 0 and self.step < options.steps:
                     self._save_and_validate()
-                if minutes is not None and time.monotonic() - begin > 60 * minutes:
-                    break
-        finally:
-            self.seconds = before + time.monotonic() - begin
-            if math.isfinite(self.losses[-1] if self.losses else 0.0):
-                self._save_and_validate()
+            self._save_and_validate()
 
-    def _log_step(self, values: Tensor, seconds: float) -> None:
+    def _log_step(self, values: Tensor) -> None:
         loss, *terms = values.tolist()
         if not math.isfinite(loss):
-            self.losses.append(loss)
-            raise DiffmfError(f"the loss is {loss} at step {self.step}: lower the learning rate and resume")
-        self.losses.append(loss)
+            raise self._diverged(f"the loss is {loss}")
         self._tell(
             "step",
             step=self.step,
             loss=loss,
             **dict(zip(self._terms, terms, strict=True)),
             rate=self._scheduled_rate(),
-            seconds=round(seconds, 2),
+            seconds=round(self.seconds, 2),
+        )
+
+    def _diverged(self, what: str) -> DiffmfError:
+        return DiffmfError(
+            f"{what} at step {self.step}: lower learning_rate in the recipe and train into a new --out folder"
         )
 
     def _tell(self, kind: str, **values: Any) -> None:
@@ -192,6 +190,8 @@ class Trainer:
         self._report(event)
 
     def _save_and_validate(self) -> None:
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise self._diverged("weights are not finite")
         figures = self.validate()
         if figures:
             self._tell("validation", step=self.step, **{k: round(v, 4) for k, v in figures.items()})
@@ -218,8 +218,6 @@ class Trainer:
                 cv2.imwrite(str(self.folder / "samples" / f"{name.replace('/', '_')}.jpg"), strip)
         return {key: value / len(pairs.names) for key, value in sums.items()}
 
-    # -- state ------------------------------------------------------------------------------------------------
-
     @property
     def weights(self) -> Path:
         """Where the averaged weights are written."""
@@ -230,16 +228,18 @@ class Trainer:
             "recipe": self.recipe.to_dict(),
             "step": self.step,
             "seconds": self.seconds,
-            "losses": self.losses[-1:],
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "crops": self.sampler.state(),
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(self.device) if self._side is not None else None,
         }
-        temporary = self.folder / "state.pt.part"
-        torch.save(state, temporary)
-        temporary.replace(self.folder / "state.pt")
+        part = self.folder / "state.pt.part"
+        try:
+            torch.save(state, part)
+            part.replace(self.folder / "state.pt")
+        finally:
+            part.unlink(missing_ok=True)
         metadata = {
             "name": self.recipe.name,
             "task": self.recipe.task,
@@ -273,9 +273,10 @@ class Trainer:
         path = self.folder / "state.pt"
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
+            made_by = state["recipe"]
         except Exception as error:  # torch raises anything on a damaged file
             raise UsageError(f"{path}: cannot resume from it ({type(error).__name__}); remove it") from error
-        if state["recipe"] != self.recipe.to_dict():
+        if made_by != self.recipe.to_dict():
             raise UsageError(f"{path}: was made by another recipe; choose another --out folder")
         self.model.load_state_dict(state["model"])
         averaged, _ = load_checkpoint(self.weights, self.device)
@@ -288,7 +289,35 @@ class Trainer:
         torch.set_rng_state(state["random"].cpu())
         if state["cuda_random"] is not None and self._side is not None:
             torch.cuda.set_rng_state(state["cuda_random"].cpu(), self.device)
-        self.step, self.seconds, self.losses = state["step"], state["seconds"], state["losses"]
+        self.step, self.seconds = state["step"], state["seconds"]
+
+
+@contextmanager
+def _interrupted_between_steps() -> Iterator[Callable[[], bool]]:
+    """Within the block Ctrl-C waits for the end of a step, so that a resume is exact; a second one does not.
+
+    Yields:
+        Whether Ctrl-C came. It is raised where the block ends.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
+        yield lambda: False
+        return
+    came = False
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        nonlocal came
+        came = True
+        signal.signal(signal.SIGINT, before)
+
+    if before is not signal.SIG_IGN:  # started with nohup or in a background job: stay deaf
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: came
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if came:
+        raise KeyboardInterrupt
 
 
 def train(
@@ -312,8 +341,8 @@ def train(
     Returns:
         The path of the averaged weights.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(recipe, folder, device, report)
+    folder.mkdir(parents=True, exist_ok=True)
     if (folder / "state.pt").exists():
         trainer.resume()
     elif start is not None:
