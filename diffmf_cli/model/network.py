@@ -198,7 +198,7 @@ class VSSBlock(nn.Module):
 
 
 class Stem(nn.Module):
-    """One modality's convolutions: `(B, 1, H, W)` -> `(B, C, H/4, W/4)`. Fig: own stems; own: their layers."""
+    """One modality's convolutions: `(B, 1, H, W)` -> `(B, C, H/4, W/4)`. Fig: own stems; own: layers."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
