@@ -136,8 +136,9 @@ class SS2D(nn.Module):
         return [x, self.delta(rank), B, C]
 
     def scan(self, x: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> Tensor:
-        """The selective scan of what `prepare` gave: `(B, h, w, d)`."""
-        return selective_scan_2d(x, delta, -torch.exp(self.A_log), B, C, self.D, self.delta_bias)
+        """The selective scan of what `prepare` gave: `(B, h, w, d)`; outside training in delta's place."""
+        out = None if torch.is_grad_enabled() else delta
+        return selective_scan_2d(x, delta, -torch.exp(self.A_log), B, C, self.D, self.delta_bias, out)
 
     def finish(self, x: Tensor, y: Tensor) -> Tensor:
         """Gate the scan's result `y` by `x` as it entered, and project: `(B, h, w, C)`."""

@@ -4,7 +4,8 @@
 that the device can run, or the one that `using(...)` or the environment variable `DIFFMF_SCAN` names.
 
 A backend is a module of this package with `NAME`, `unavailable(device)` (a reason, or None) and
-`selective_scan_2d(...)`. All of them compute the same thing and are held to `reference` in float64.
+`selective_scan_2d(...)`, which takes `out` where `WRITES_OUT` is true. All of them compute the same thing and
+are held to `reference` in float64.
 """
 
 import os
@@ -97,6 +98,7 @@ def selective_scan_2d(
     C: "torch.Tensor",
     D: "torch.Tensor",
     delta_bias: "torch.Tensor",
+    out: "torch.Tensor | None" = None,
 ) -> "torch.Tensor":
     """Selective scan (S6) along four raster orders of a picture, summed.
 
@@ -119,10 +121,16 @@ def selective_scan_2d(
         C: `(B, H, W, n)` output weights.
         D: `(d,)` skip.
         delta_bias: `(d,)` added to `delta`.
+        out: where the result goes, for large pictures outside of training; may be `delta`, whose values then
+            are gone.
 
     Returns:
         `(B, H, W, d)` in the dtype of `x`; the state is float32 or wider whatever the inputs are.
     """
     backend = _module(choose(x.device))
-    result: torch.Tensor = backend.selective_scan_2d(x, delta, A, B, C, D, delta_bias)
-    return result
+    arguments = (x, delta, A, B, C, D, delta_bias)
+    if out is not None and backend.WRITES_OUT:
+        backend.selective_scan_2d(*arguments, out)
+        return out
+    result: torch.Tensor = backend.selective_scan_2d(*arguments)
+    return result if out is None else out.copy_(result)

@@ -12,6 +12,7 @@ from torch.nn.functional import softplus
 from diffmf_cli.scan.recurrence import start_states
 
 NAME = "mamba-ssm"
+WRITES_OUT = False
 
 
 @cache

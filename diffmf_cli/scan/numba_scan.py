@@ -20,6 +20,7 @@ from diffmf_cli.scan import torch_scan
 from diffmf_cli.scan.recurrence import scan_with, start_states
 
 NAME = "numba"
+WRITES_OUT = True
 
 
 @cache
@@ -101,14 +102,24 @@ def recurrence(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
 
 
 def selective_scan_2d(
-    x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
+    x: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor,
+    delta_bias: Tensor,
+    out: Tensor | None = None,
 ) -> Tensor:
     """See `diffmf_cli.scan.selective_scan_2d`. The kernels are float32; float64 goes to the torch backend."""
     arguments = (x, delta, A, B, C, D, delta_bias)
+    result = None
     if any(t.dtype == torch.float64 for t in arguments):
-        return torch_scan.selective_scan_2d(*arguments)
-    if torch.is_grad_enabled() and any(t.requires_grad for t in arguments):
-        return scan_with(recurrence, *arguments)
+        result = torch_scan.selective_scan_2d(*arguments)
+    elif torch.is_grad_enabled() and any(t.requires_grad for t in arguments):
+        result = scan_with(recurrence, *arguments)
+    if result is not None:
+        return result if out is None else out.copy_(result)
     from diffmf_cli.scan.numba_kernels import scan_task
 
     batch, h, w, d = x.shape
@@ -117,11 +128,16 @@ def selective_scan_2d(
     starts = start_states(corners[0], dt, A.float(), corners[2]).contiguous().numpy()
     nx, nd, nB, nC = (_numpy(t) for t in (x, delta, B, C))
     nA, nD, bias = (t.detach().to(torch.float32).contiguous().numpy() for t in (A, D, delta_bias))
-    y = torch.empty(batch, h * w, d, dtype=torch.float32)
-    ny = y.numpy()
+    # A task has read its channels whole before it writes them, so `out` may be `delta`; with more states it
+    # reads them again for each.
+    direct = out is not None and out.dtype == torch.float32 and out.is_contiguous() and A.shape[1] == 1
+    y = out if out is not None and direct else torch.empty(x.shape, dtype=torch.float32)
+    ny = _numpy(y)
     _run(
         lambda i, first: scan_task(nx[i], nd[i], nA, nB[i], nC[i], nD, bias, starts[i], h, w, first, ny[i]),
         batch,
         d,
     )
-    return y.view(x.shape).to(x.dtype)
+    if out is None:
+        return y.to(x.dtype)
+    return out if direct else out.copy_(y)

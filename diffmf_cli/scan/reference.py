@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 NAME = "reference"
+WRITES_OUT = False
 
 
 def unavailable(device: torch.device) -> str | None:

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 from diffmf_cli.scan.recurrence import scan_with
 
 NAME = "torch"
+WRITES_OUT = False
 
 
 def unavailable(device: torch.device) -> str | None:

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from diffmf_cli.scan.recurrence import scan_with
 
 NAME = "triton"
+WRITES_OUT = False
 LANES = 32
 STRETCH = 16
 
