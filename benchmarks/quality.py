@@ -15,7 +15,10 @@ from diffmf_cli.images.write import encode_image, write_atomically
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Fuses, then hands over to `diffmf evaluate`."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="fused pictures and the table go there")
     parser.add_argument("--models", nargs="+", default=["base", "lite"])
