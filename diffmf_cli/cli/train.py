@@ -3,10 +3,17 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from diffmf_cli.cli.options import DeviceOption, JsonOption, QuietOption, ScanBackendOption, VerboseOption
+from diffmf_cli.cli.options import (
+    DeviceOption,
+    JsonOption,
+    QuietOption,
+    ScanBackendOption,
+    VerboseOption,
+    option,
+)
 from diffmf_cli.cli.output import out
+
+_RUN = "Run"
 
 HELP = """
 Train weights from a recipe, or go on with a run.
@@ -39,22 +46,20 @@ def _line(event: dict[str, Any]) -> str:
 
 
 def train(
-    config: Annotated[Path, typer.Option("--config", metavar="FILE.toml", help="The recipe.")],
+    config: Annotated[Path, option("--config", metavar="FILE.toml", help="The recipe.", panel=_RUN)],
     folder: Annotated[
-        Path, typer.Option("--out", metavar="DIR", help="Folder of the run; kept and resumed.")
+        Path, option("--out", metavar="DIR", help="Folder of the run; kept and resumed.", panel=_RUN)
     ],
     data: Annotated[
         Path | None,
-        typer.Option(
-            "--data", metavar="DIR", help="Where the recipe's folders of pairs are; else beside it."
-        ),
+        option("--data", metavar="DIR", help="Where the recipe's pairs are; else beside it.", panel=_RUN),
     ] = None,
     start: Annotated[
         str | None,
-        typer.Option("--start", metavar="NAME|PATH", help="Begin with these weights, not with random ones."),
+        option("--start", metavar="NAME|PATH", help="Begin with these weights, not random ones.", panel=_RUN),
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.0, help="Stop and save after this time.")
+        float | None, option("--minutes", min=0.0, help="Stop and save after this time.", panel=_RUN)
     ] = None,
     device: DeviceOption = "auto",
     scan_backend: ScanBackendOption = "auto",
