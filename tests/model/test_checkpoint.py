@@ -87,6 +87,17 @@ def test_failed_save_leaves_the_old_file(path, model, monkeypatch):
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_the_file_itself_is_never_written_to(path, model, monkeypatch):
+    written = []
+    original = type(path).write_bytes
+    monkeypatch.setattr(
+        type(path), "write_bytes", lambda self, data: (written.append(self), original(self, data))
+    )
+    save_checkpoint(path, model, {})
+    assert written
+    assert path not in written
+
+
 # Bad files: each gives one line that names the file.
 
 

@@ -87,8 +87,9 @@ def test_no_stripes_along_the_scans(shipped_network):
     assert max(np.abs(error.mean(0)).max(), np.abs(error.mean(1)).max()) < 6
 
 
-@pytest.mark.parametrize("period", [4, 2])
-def test_no_grid(shipped_network, period):
+# Of all energy; one grey level would be 2e-4. Measured: at most 1.8e-7, 4.9e-7 and 4.3e-8.
+@pytest.mark.parametrize(("period", "most"), [(8, 1.5e-6), (4, 5e-6), (2, 1e-6)])
+def test_no_grid(shipped_network, period, most):
     fused = shipped_network(*waves())[4:116]  # 112 x 160: the periods fall on whole frequencies
     height, width = fused.shape
     window = np.hanning(height)[:, None] * np.hanning(width)
@@ -97,4 +98,4 @@ def test_no_grid(shipped_network, period):
     near = [np.s_[row - 1 : row + 2, :3], np.s_[:3, column - 1 : column + 2]]
     near.append(np.s_[row - 1 : row + 2, column - 1 : column + 2])
     for place in near:
-        assert spectrum[place].sum() < 1e-4 * spectrum.sum()
+        assert spectrum[place].sum() < most * spectrum.sum()
