@@ -6,9 +6,6 @@ import sys
 
 def main() -> None:
     """Runs the command line and exits with its code."""
-    # Threads that wait must sleep, not spin: beside one busy process a fusion took 10 s instead of 2 s.
-    # OpenMP reads this when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Everything else is imported inside, so that Ctrl-C is one line from the first moment on.
     try:
         from diffmf_cli.cli.app import run

@@ -42,6 +42,17 @@ class Config:
     d_state: int = 1
     expand: float = 1.5
 
+    def __post_init__(self) -> None:
+        sizes = (self.width, self.extraction, self.d_state)
+        whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sizes)
+        if (
+            not whole
+            or self.width % 16
+            or not isinstance(self.expand, int | float)
+            or not 0 < self.expand <= 8
+        ):
+            raise ValueError(f"{self}: width must be a multiple of 16, extraction and d_state at least 1")
+
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
         return asdict(self)
@@ -51,12 +62,14 @@ class Config:
         """The inverse of `to_dict`.
 
         Raises:
-            WeightsError: if a value is missing, unknown or not of its type.
+            WeightsError: if a value is missing, unknown or impossible.
         """
-        known = {f.name for f in fields(cls)}
-        if set(values) != known or any(not isinstance(v, int | float) for v in values.values()):
+        if set(values) != {f.name for f in fields(cls)}:
             raise WeightsError(f"not a DIFF-MF configuration: {values}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except ValueError as error:
+            raise WeightsError(f"not a DIFF-MF configuration: {error}") from None
 
 
 SIZES = {"lite": Config(width=32), "base": Config(width=64)}

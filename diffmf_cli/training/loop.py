@@ -63,7 +63,10 @@ class Trainer:
         self._side = torch.cuda.Stream(device) if cuda else None
 
     def _network(self) -> DiffMF:
-        config = replace(SIZES[self.recipe.model.size], **self.recipe.model.change)
+        try:
+            config = replace(SIZES[self.recipe.model.size], **self.recipe.model.change)
+        except ValueError as error:
+            raise UsageError(f"the recipe's model: {error}") from None
         return DiffMF(config).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _groups(self) -> list[dict[str, Any]]:

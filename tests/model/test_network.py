@@ -179,9 +179,15 @@ def test_difference_is_signed_and_guides_both(features):
     assert seen["ir"].abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("wrong", [{}, {"width": 64}, {"depth": 3}, "more", "text"])
+@pytest.mark.parametrize("wrong", [{}, {"width": 64}, {"depth": 3}, "more", "text", "narrow", "none", "wide"])
 def test_wrong_configuration(wrong):
-    values = {"more": Config().to_dict() | {"more": 1}, "text": Config().to_dict() | {"width": "64"}}
+    values = {
+        "more": Config().to_dict() | {"more": 1},
+        "text": Config().to_dict() | {"width": "64"},
+        "narrow": Config().to_dict() | {"width": 20},
+        "none": Config().to_dict() | {"extraction": 0},
+        "wide": Config().to_dict() | {"expand": float("inf")},
+    }
     with pytest.raises(WeightsError, match="not a DIFF-MF configuration"):
         Config.from_dict(wrong if isinstance(wrong, dict) else values[wrong])
 
