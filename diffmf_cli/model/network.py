@@ -23,7 +23,7 @@ MULTIPLE = 16  # stride 4 of the stems times two halvings of the spatial exchang
 MARGIN = 4  # one token around every picture: scans through two modalities start unevenly, in a corner
 _STEM_HALO = 8  # pixels that a strip sees beyond its rows: at least the receptive field's reach
 _DECODER_HALO = 4  # the same in quarter-size rows
-_CPU_TOKENS, _CUDA_TOKENS = 2**12, 2**18  # in a strip of rows, outside training
+_CPU_TOKENS, _CUDA_TOKENS = 2**15, 2**18  # in a strip of rows, outside training
 
 
 @dataclass(frozen=True)
