@@ -101,7 +101,7 @@ def main() -> None:
         table.add_column(title, justify="right")
     shared = ["--model", options.model, "--device", options.device, "--precision", options.precision]
     shared += ["--runs", str(options.runs), "--child"]
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}  # as diffmf_cli sets it
+    environment = {"GOMP_SPINCOUNT": "20000", **os.environ}  # as diffmf_cli sets it
     rows = []
     with Live(table, console=Console(), vertical_overflow="visible"):
         for backend in options.backends:

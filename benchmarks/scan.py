@@ -15,7 +15,7 @@ import sys
 import time
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as diffmf_cli sets it, before torch is imported
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as diffmf_cli sets it, before torch is imported
 
 import torch
 from rich.console import Console
