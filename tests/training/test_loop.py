@@ -14,6 +14,14 @@ from diffmf_cli.training import loop
 from diffmf_cli.training.recipe import read_recipe
 
 
+@pytest.fixture(autouse=True)
+def hears_interrupts():
+    """A test run in the background starts with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def recipe(data):
     return lambda: read_recipe(data / "tiny.toml").located(data)
