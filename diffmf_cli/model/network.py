@@ -23,7 +23,7 @@ MULTIPLE = 16  # stride 4 of the stems times two halvings of the spatial exchang
 MARGIN = 4  # one token around every picture: scans through two modalities start unevenly, in a corner
 _STEM_HALO = 8  # pixels that a strip sees beyond its rows: at least the receptive field's reach
 _DECODER_HALO = 4  # the same in quarter-size rows
-_CPU_TOKENS, _CUDA_TOKENS = 2**15, 2**18  # in a strip of rows, outside training
+_CPU_TOKENS, _CUDA_TOKENS = 2**12, 2**18  # in a strip of rows of a large map, outside training
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,8 @@ def _row_strips(x: Tensor) -> list[slice]:
     """Strips of rows of `(B, h, w, C)` that bound the memory of intermediate results; one where training."""
     h, w = x.shape[1:3]
     tokens = _CUDA_TOKENS if x.is_cuda else _CPU_TOKENS
-    step = h if torch.is_grad_enabled() else max(1, tokens // w)
+    whole = torch.is_grad_enabled() or h * w <= 8 * tokens  # strips of a small map would cost time
+    step = h if whole else max(1, tokens // w)
     return [slice(top, min(top + step, h)) for top in range(0, h, step)]
 
 
