@@ -5,6 +5,8 @@ import errno
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -134,6 +136,11 @@ def check_writable(path: Path, overwrite: bool) -> None:
             writable.
     """
     format_of(path.suffix)
+    check_place(path, overwrite)
+
+
+def check_place(path: Path, overwrite: bool) -> None:
+    """`check_writable` for a file that is no picture."""
     target = _target(path, overwrite)
     folder = target.parent
     while not os.path.lexists(folder) and folder != folder.parent:
@@ -145,24 +152,42 @@ def check_writable(path: Path, overwrite: bool) -> None:
 
 
 def write_atomically(path: Path, data: bytes, overwrite: bool) -> None:
-    """Writes a file that appears under its name only when it is whole.
-
-    Missing parent folders are made. A symbolic link is followed, as by a shell redirection: the file it
-    points to is replaced, the link stays. A replaced file keeps its permissions, a new one gets those of the
-    umask.
+    """Writes a file that appears under its name only when it is whole: see `placed_atomically`.
 
     Raises:
         ImageError: The file exists and may not be overwritten, or the system refuses to write; no
             file is left then.
     """
+    with placed_atomically(path, overwrite, size=len(data)) as temporary, open(temporary, "xb") as file:
+        file.write(data)
+
+
+@contextmanager
+def placed_atomically(
+    path: Path, overwrite: bool, *, size: int | None = None, extension: str = ""
+) -> Iterator[Path]:
+    """Yields a temporary name; the file that is made there gets the name `path` at the end.
+
+    Where the block fails, or is interrupted, the temporary file goes and `path` stays as it was. Missing
+    parent folders are made. A symbolic link is followed, as by a shell redirection: the file it points to is
+    replaced, the link stays. A replaced file keeps its permissions, a new one gets those of the umask.
+
+    Args:
+        path: The file.
+        overwrite: Replace it where it exists.
+        size: Bytes to be written, for messages.
+        extension: End of the temporary name, for writers that go by it.
+
+    Raises:
+        ImageError: The file exists and may not be overwritten, or the system refuses to write.
+    """
     target = _target(path, overwrite)
     # In the same folder, because a rename does not cross file systems.
-    temporary = target.parent / f".diffmf-{secrets.token_hex(6)}.tmp"
+    temporary = target.parent / f".diffmf-{secrets.token_hex(6)}.tmp{extension}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with open(temporary, "xb") as file:
-                file.write(data)
+            yield temporary
             if target.exists():
                 shutil.copymode(target, temporary)
             os.replace(temporary, target)
@@ -170,7 +195,7 @@ def write_atomically(path: Path, data: bytes, overwrite: bool) -> None:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
-        raise ImageError(f"{path} cannot be written: {_reason(error, target.parent, len(data))}") from error
+        raise ImageError(f"{path} cannot be written: {_reason(error, target.parent, size)}") from error
 
 
 def _target(path: Path, overwrite: bool) -> Path:
@@ -185,9 +210,10 @@ def _target(path: Path, overwrite: bool) -> Path:
     return target
 
 
-def _reason(error: OSError, folder: Path, size: int) -> str:
+def _reason(error: OSError, folder: Path, size: int | None) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"no space left for {size / 1e6:.1f} MB in {folder}, make room or choose another folder"
+        much = "" if size is None else f" for {size / 1e6:.1f} MB"
+        return f"no space left{much} in {folder}, make room or choose another folder"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission in folder {folder}"
     return f"{error.strerror or error} ({folder})"
