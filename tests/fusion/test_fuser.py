@@ -232,3 +232,28 @@ def test_no_gradients_are_kept(model, scene):
 def test_cuda_gives_what_the_cpu_gives(tiny_model, scene, model):
     fused = diffmf_cli.load_model(str(tiny_model), device="cuda").fuse(*scene)
     assert np.abs(fused.astype(int) - model.fuse(*scene)).max() <= 1
+
+
+def test_several_pairs_at_once_are_what_each_is_alone(model, scene):
+    ir, vis = scene
+    pairs = [module.prepare(ir, vis), module.prepare(ir[::-1], vis), module.prepare(ir, vis[:, ::-1])]
+    together = model.run(pairs)
+    for pair, fused in zip(pairs, together, strict=True):
+        assert np.abs(fused - model.run([pair])[0]).max() < 2e-6
+        assert np.abs(fused - together[0]).max() > 1e-4 or pair is pairs[0]
+    assert np.array_equal(model.restore(pairs[1], model.run(pairs[1:2])[0]), model.fuse(ir[::-1], vis))
+
+
+def test_too_little_memory_for_several_pairs_takes_fewer(model, scene, monkeypatch):
+    pairs = [module.prepare(*scene), module.prepare(scene[0][::-1], scene[1]), module.prepare(*scene)]
+    expected = [model.run([pair])[0] for pair in pairs]
+    forward, seen = model._forward, []
+
+    def limited(ir, vis, tile):
+        seen.append(vis.shape)
+        return forward(ir, vis, tile) if len(vis) < 3 else None
+
+    monkeypatch.setattr(model, "_forward", limited)
+    for fused, alone in zip(model.run(pairs), expected, strict=True):
+        assert np.abs(fused - alone).max() < 2e-6
+    assert seen == [(3, 48, 64), (1, 48, 64), (2, 48, 64)]
