@@ -35,6 +35,7 @@ def load_model(
     precision: str = "auto",
     scan_backend: str = "auto",
     tile: str | int = "auto",
+    task: str = "auto",
 ) -> "Fuser":
     """Loads a checkpoint once, ready to fuse any number of pairs.
 
@@ -45,14 +46,17 @@ def load_model(
         scan_backend: `auto` or a name that `diffmf info` lists.
         tile: about how many pixels a side the full-resolution stages work on at once; `auto` chooses by
             picture size, 0 is the whole picture. Less needs less memory and gives the same result.
+        task: `ir-vis` or `medical` refuses weights for anything else; `auto` takes what the name stands for.
 
     Raises:
         UsageError: for a value that has no meaning here, such as `cuda` where there is none.
-        WeightsError: if the checkpoint is missing, damaged or of another architecture.
+        WeightsError: if the checkpoint is missing, damaged, or of another architecture or task.
     """
     from diffmf_cli.fusion.fuser import Fuser
 
-    return Fuser.load(name_or_path, device=device, precision=precision, scan_backend=scan_backend, tile=tile)
+    return Fuser.load(
+        name_or_path, device=device, precision=precision, scan_backend=scan_backend, tile=tile, task=task
+    )
 
 
 def fuse(ir: "np.ndarray", vis: "np.ndarray", *, model: str = "base", **options: Any) -> "np.ndarray":
@@ -68,6 +72,8 @@ def fuse(ir: "np.ndarray", vis: "np.ndarray", *, model: str = "base", **options:
         The fused picture in the shape and dtype of `vis`.
     """
     loading = {
-        key: options.pop(key) for key in ("device", "precision", "scan_backend", "tile") if key in options
+        key: options.pop(key)
+        for key in ("device", "precision", "scan_backend", "tile", "task")
+        if key in options
     }
     return load_model(model, **loading).fuse(ir, vis, **options)

@@ -28,6 +28,7 @@ Fuse one infrared and one visible picture of the same scene.
   diffmf fuse ir.png vis.png                     writes vis_fused.png beside vis.png
   diffmf fuse ir.tiff vis.jpg -o out/fused.png   any depth: 8-bit, 16-bit and float
   diffmf fuse ir.png vis.png -m lite --json      a smaller, faster model; facts as JSON on stdout
+  diffmf fuse mri.png pet.png -m medical         structure from the first, colour from the second
   cat ir.png | diffmf fuse - vis.png -o - > fused.png
 
 [dim]Every option can also be set in the environment: --ir-range as DIFFMF_IR_RANGE, and so on.[/dim]
@@ -36,8 +37,12 @@ STREAM = "-"
 
 
 def fuse(
-    ir: Annotated[str, typer.Argument(metavar="IR", help="Infrared picture, or - for stdin.")],
-    vis: Annotated[str, typer.Argument(metavar="VIS", help="Visible picture, or - for stdin.")],
+    ir: Annotated[
+        str, typer.Argument(metavar="IR", help="Infrared picture (with -m medical: MRI), or - for stdin.")
+    ],
+    vis: Annotated[
+        str, typer.Argument(metavar="VIS", help="Visible picture (with -m medical: CT, PET or SPECT), or -.")
+    ],
     output: Annotated[
         str | None,
         options.option(
@@ -49,6 +54,7 @@ def fuse(
         ),
     ] = None,
     model: options.ModelOption = "base",
+    task: options.TaskOption = "auto",
     device: options.DeviceOption = "auto",
     precision: options.PrecisionOption = "auto",
     scan_backend: options.ScanBackendOption = "auto",
@@ -84,7 +90,7 @@ def fuse(
     with out.status("Reading pictures"), _timed(seconds, "read"):
         from diffmf_cli.fusion.fuser import check_pair, check_settings
         from diffmf_cli.images import write
-        from diffmf_cli.model.catalogue import find_weights, read_metadata
+        from diffmf_cli.model.catalogue import TASKS, check_task, find_weights
 
         check_settings(
             device=device,
@@ -100,7 +106,7 @@ def fuse(
             extension = target.suffix
             _check_not_an_input(target, ir, vis)
             write.check_writable(target, overwrite)
-        read_metadata(find_weights(model))
+        check_task(model, find_weights(model), task)
         ir_image, vis_image = _read_pair(ir, vis)
         check_pair(ir_image.pixels, vis_image.pixels, stretch=stretch, names=(ir_image.name, vis_image.name))
 
@@ -109,7 +115,12 @@ def fuse(
             from diffmf_cli import load_model
 
             fuser = load_model(
-                model, device=device, precision=precision, scan_backend=scan_backend, tile=tile
+                model,
+                device=device,
+                precision=precision,
+                scan_backend=scan_backend,
+                tile=tile,
+                task=task,
             )
         doing("Fusing")
         with _timed(seconds, "model"):
@@ -146,6 +157,7 @@ def fuse(
             "channels": 1 if fused.ndim == 2 else 3,
             "dtype": str(fused.dtype),
             "model": fuser.name,
+            "task": fuser.task,
             "device": fuser.device,
             "precision": fuser.precision,
             "scan_backend": fuser.scan_backend,
@@ -155,6 +167,9 @@ def fuse(
     )
     place = "stdout" if target is None else target
     out.talk(f"{place}: {width}x{height}, {fuser.name} on {fuser.device} in {seconds['model']:.2f} s")
+    # Which picture is which is plain for infrared and visible ones only.
+    if fuser.task in TASKS and (verbose or fuser.task != "ir-vis"):
+        out.talk(TASKS[fuser.task].format(ir=ir, vis=vis))
     if verbose:
         phases = ", ".join(f"{phase} {spent:.2f} s" for phase, spent in seconds.items())
         out.talk(f"{fuser.precision}, scan {fuser.scan_backend}; {phases}")

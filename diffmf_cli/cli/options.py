@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from diffmf_cli.model.catalogue import catalogue
+from diffmf_cli.model.catalogue import TASKS, catalogue
 
 
 def option(name: str, *short: str, panel: str, help: str, also: str = "", **more: Any) -> Any:
@@ -82,7 +82,27 @@ TileOption = Annotated[
         panel=_MODEL,
     ),
 ]
+TaskOption = Annotated[
+    str,
+    option(
+        "--task",
+        metavar="auto|" + "|".join(TASKS),
+        help="Refuse weights that were trained for another task; auto takes the one of the model.",
+        panel=_MODEL,
+    ),
+]
 OfflineOption = Annotated[bool, flag("--offline", help="Never use the network.", panel=_MODEL)]
+
+RepoOption = Annotated[
+    str | None,
+    option(
+        "--repo",
+        also="DIFFMF_HUB_REPO",
+        metavar="ORG/NAME[@REV]",
+        help="A repository on the Hub; also DIFFMF_HUB_REPO, where -m looks as well.",
+        panel="Source",
+    ),
+]
 
 _PICTURE = "Pictures"
 ColorOption = Annotated[

@@ -1,25 +1,49 @@
-"""Which weights there are and where they lie, without importing torch.
+"""Which weights there are, what for, and where they lie, without importing torch or the network.
 
-`weights/catalogue.json` lists what is shipped, with size and checksum. The folder lies beside the package in
-a checkout and inside it in an installed wheel.
+A folder of weights is `catalogue.json`, which lists checkpoints with size and checksum, and a `.safetensors`
+file for each. There are two: the shipped one lies beside the package in a checkout and inside it in an
+installed wheel; `diffmf download-weights` fills the other one. A repository on the Hub has the same form.
 """
 
 import hashlib
 import json
+import logging
 import os
+import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from diffmf_cli.errors import WeightsError
+from diffmf_cli.errors import WeightsError, check_choice
+
+log = logging.getLogger(__name__)
 
 _LARGEST_HEADER = 16 << 20
+CATALOGUE = "catalogue.json"
+SHIPPED, DOWNLOADED = "shipped", "downloaded"
+
+# What each task takes from its two pictures.
+TASKS = {
+    "ir-vis": "heat from {ir} (infrared), detail and colour from {vis} (visible)",
+    "medical": "structure from {ir} (MRI, taken in grey), colour from {vis} (CT, PET or SPECT)",
+}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One shipped checkpoint; `path` is None where its file is missing."""
+    """One checkpoint of a catalogue.
+
+    Attributes:
+        name: what `--model` takes; the file is `NAME.safetensors`.
+        task: a key of `TASKS`.
+        version: of the weights.
+        bytes: size of the file.
+        sha256: of the file, in hexadecimal.
+        description: one line for people.
+        place: `shipped`, `downloaded`, or the folder or repository whose catalogue lists it.
+        path: the file, None where it is not on this machine.
+    """
 
     name: str
     task: str
@@ -27,7 +51,20 @@ class Entry:
     bytes: int
     sha256: str
     description: str
-    path: Path | None
+    place: str = SHIPPED
+    path: Path | None = None
+
+    @property
+    def file(self) -> str:
+        """Its file name, in a folder as well as on the Hub."""
+        return f"{self.name}.safetensors"
+
+    def row(self) -> dict[str, str | int]:
+        """Its entry in `catalogue.json`."""
+        return {key: getattr(self, key) for key in _COLUMNS}
+
+
+_COLUMNS = {f.name: f.type for f in fields(Entry) if f.name not in ("place", "path")}
 
 
 def shipped_folder() -> Path:
@@ -37,33 +74,78 @@ def shipped_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "weights"
 
 
+def downloaded_folder() -> Path:
+    """Where `diffmf download-weights` puts checkpoints: `$HF_HOME/diffmf`."""
+    # As huggingface_hub finds its home, without its import, which takes half a second.
+    caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    home = os.environ.get("HF_HOME") or os.path.join(caches, "huggingface")
+    return Path(os.path.expandvars(os.path.expanduser(home))) / "diffmf"
+
+
 def catalogue() -> list[Entry]:
-    """All shipped checkpoints.
+    """All shipped checkpoints, then all downloaded ones.
 
     Raises:
-        WeightsError: if the catalogue is missing or unreadable.
+        WeightsError: if the shipped catalogue is missing, or one of the two unreadable.
     """
-    folder = shipped_folder()
-    path = folder / "catalogue.json"
+    shipped, downloaded = shipped_folder(), downloaded_folder()
+    entries = read_catalogue(shipped, SHIPPED)
+    if (downloaded / CATALOGUE).is_file():
+        entries += read_catalogue(downloaded, DOWNLOADED)
+    return entries
+
+
+def read_catalogue(folder: Path, place: str) -> list[Entry]:
+    """What the catalogue of a folder lists.
+
+    Raises:
+        WeightsError: if it is missing or unreadable.
+    """
+    path = folder / CATALOGUE
+    fix = "reinstall diffmf" if place == SHIPPED else "download the weights again"
     try:
-        rows = json.loads(path.read_text("utf-8"))
+        return parse_catalogue(path.read_bytes(), place, folder)
     except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: no catalogue of weights ({error}); reinstall diffmf") from error
+        raise WeightsError(f"{path}: no catalogue of weights ({error}); {fix}") from error
 
-    def located(name: str) -> Path | None:
-        file = folder / f"{name}.safetensors"
-        return file if file.is_file() else None
 
-    return [Entry(**row, path=located(row["name"])) for row in rows]
+def parse_catalogue(text: bytes, place: str, folder: Path | None = None) -> list[Entry]:
+    """Reads and checks the text of a `catalogue.json`; columns of later versions are passed over.
+
+    Args:
+        text: the content of the file.
+        place: of the entries.
+        folder: where their files may lie.
+
+    Raises:
+        ValueError: if it is not a catalogue.
+    """
+    rows = json.loads(text)
+    if not isinstance(rows, list):
+        raise ValueError("not a list of checkpoints")
+    entries = []
+    for row in rows:
+        for column, kind in _COLUMNS.items():
+            if not isinstance(row, dict) or not isinstance(row.get(column), kind):  # type: ignore[arg-type]
+                raise ValueError(f"a checkpoint without a '{column}'")
+        # It becomes a file name, and comes from the network.
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", row["name"]):
+            raise ValueError(f"'{row['name']}' is no name for a checkpoint")
+        entry = Entry(**{column: row[column] for column in _COLUMNS}, place=place)
+        path = folder / entry.file if folder is not None else None
+        entries.append(replace(entry, path=path if path is not None and path.is_file() else None))
+    return entries
 
 
 def find_weights(name_or_path: str) -> Path:
-    """The file that `--model` means: a path, else a name in `$DIFFMF_WEIGHTS`, else a shipped name.
+    """The file that `--model` means.
 
+    In this order: a path; a name in `$DIFFMF_WEIGHTS`; a shipped name; a downloaded one; a name in the
+    repository `$DIFFMF_HUB_REPO`, from which it is downloaded unless `HF_HUB_OFFLINE` forbids it.
     `DIFFMF_WEIGHTS` may name a folder of checkpoints or one file, which then replaces every name.
 
     Raises:
-        WeightsError: if there is no such file or name.
+        WeightsError: if there is no such file or name, or it cannot be downloaded.
     """
     as_path = Path(name_or_path).expanduser()
     if as_path.suffix or os.sep in name_or_path or as_path.is_file():
@@ -80,15 +162,71 @@ def find_weights(name_or_path: str) -> Path:
             raise WeightsError(f"{override}: DIFFMF_WEIGHTS names no file or folder; correct or unset it")
         if (place / f"{name_or_path}.safetensors").is_file():
             return place / f"{name_or_path}.safetensors"
-    entries = {entry.name: entry for entry in catalogue()}
-    entry = entries.get(name_or_path)
-    if entry is None:
-        guess = get_close_matches(name_or_path, entries, n=1)
-        hint = f"did you mean '{guess[0]}'?" if guess else f"shipped: {', '.join(entries)}."
-        raise WeightsError(f"unknown model '{name_or_path}': {hint}")
-    if entry.path is None:
-        raise WeightsError(f"{shipped_folder() / (entry.name + '.safetensors')}: missing; reinstall diffmf")
-    return entry.path
+    entries = [entry for entry in catalogue() if entry.name == name_or_path]
+    for entry in entries:
+        if entry.path is not None:
+            return entry.path
+    repository = os.environ.get("DIFFMF_HUB_REPO")
+    if repository and not offline():
+        from diffmf_cli.model import hub
+
+        log.warning("%s is not on this machine: asking %s for it", name_or_path, repository)
+        return hub.download(name_or_path, hub.Repository.parse(repository), downloaded_folder())
+    if entries:
+        again = f"reinstall diffmf, or: diffmf download-weights {name_or_path} --repo ORG/NAME"
+        raise WeightsError(f"{shipped_folder() / entries[0].file}: missing; {again}")
+    raise unknown_model(name_or_path, "known", [entry.name for entry in catalogue()])
+
+
+def unknown_model(name: str, place: str, known: list[str]) -> WeightsError:
+    """The error for a name that a catalogue lacks, with a guess at what was meant.
+
+    Args:
+        name: that was asked for.
+        place: whose catalogue it is, before the names in it.
+        known: names in it.
+    """
+    guess = get_close_matches(name, known, n=1)
+    hint = f"did you mean '{guess[0]}'?" if guess else f"{place}: {', '.join(known)}"
+    return WeightsError(f"unknown model '{name}': {hint}")
+
+
+def offline() -> bool:
+    """Whether `--offline` or `HF_HUB_OFFLINE` forbids the network; the words are huggingface_hub's."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def check_task(name_or_path: str, path: Path, task: str = "auto") -> dict[str, str]:
+    """Refuses weights for another task than was asked for, or than their name stands for.
+
+    Args:
+        name_or_path: what `find_weights` was asked for.
+        path: what it found.
+        task: a key of `TASKS`; `auto` is what the catalogue says of a name, and anything for a path.
+
+    Returns:
+        The metadata of the file.
+
+    Raises:
+        UsageError: for an unknown task.
+        WeightsError: for weights of another task, and files that are no weights.
+    """
+    check_choice("task", task, ("auto", *TASKS))
+    metadata = read_metadata(path)
+    found = metadata.get("task", "unknown")
+    entries = catalogue()
+    if task == "auto":
+        meant = next((entry.task for entry in entries if entry.name == name_or_path), found)
+        where, fix = (
+            f"in the place of '{name_or_path}', which is for",
+            f"unset DIFFMF_WEIGHTS, or use -m {path}",
+        )
+    else:
+        names = [entry.name for entry in entries if entry.task == task]
+        meant, where, fix = task, "not", f"use {' or '.join(['-m ' + name for name in names] or ['others'])}"
+    if found != meant:
+        raise WeightsError(f"{path}: weights for the task {found}, {where} {meant}: {fix}")
+    return metadata
 
 
 def check(entry: Entry) -> str | None:

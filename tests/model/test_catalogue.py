@@ -53,7 +53,7 @@ def test_folder(refused, shipped, tmp_path):
 
 def test_unknown_name(refused, shipped):
     refused("tinny", "unknown model 'tinny'", "did you mean 'tiny'?")
-    refused("resnet", "unknown model 'resnet'", "shipped: tiny")
+    refused("resnet", "unknown model 'resnet'", "known: tiny")
     refused("", "unknown model ''")
 
 
