@@ -1,6 +1,8 @@
-"""One pair of arrays through the network: prepare, run, restore."""
+"""Pairs of arrays through the network: prepare, run, restore."""
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,6 +82,63 @@ def check_pair(
             raise ImageError(f"{names[1]} has {error}") from None
     if not stretch:
         check_aspect(ir.shape[:2], vis.shape[:2])
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A pair between `prepare` and `Fuser.restore`.
+
+    Attributes:
+        ir: infrared luma on the grid of `vis`: `(H, W)` float32 in [0, 1].
+        vis: visible luma: `(H, W)` float32 in [0, 1].
+        vis_rgb: `(H, W, 3)` float32 in [0, 1] whose colours the result gets, or None for a grey result.
+        shape: of the result.
+        dtype: of the result.
+        notices: what deserves attention, such as an infrared picture of another size.
+    """
+
+    ir: np.ndarray
+    vis: np.ndarray
+    vis_rgb: np.ndarray | None
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    notices: tuple[str, ...]
+
+
+def prepare(
+    ir: np.ndarray,
+    vis: np.ndarray,
+    *,
+    color: str = "auto",
+    ir_range: str | IntensityRange = "auto",
+    stretch: bool = False,
+    dtype: np.typing.DTypeLike | None = None,
+) -> Prepared:
+    """What of `Fuser.fuse` comes before the network and needs no model; its arguments and errors."""
+    check_choice("color", color, COLORS)
+    span = IntensityRange.parse(ir_range) if isinstance(ir_range, str) else ir_range
+    check_pair(ir, vis, stretch=stretch)
+    notices = []
+    if _is_coloured(ir) and not _is_coloured(vis):
+        notices.append("IR has colours and VIS has none: are they swapped?")
+
+    vis_unit = _without_single_channel(to_unit(vis))
+    vis_luma = colors.luma(vis_unit) if vis_unit.ndim == 3 else vis_unit
+    ir_unit = _without_single_channel(span.apply(ir))
+    ir_luma = colors.luma(ir_unit) if ir_unit.ndim == 3 else ir_unit
+    if ir_luma.shape != vis_luma.shape:
+        (h, w), (height, width) = ir_luma.shape, vis_luma.shape
+        notices.append(f"IR of {w}x{h} was resampled to the {width}x{height} of VIS")
+        ir_luma = resize_to(ir_luma, (height, width), stretch)
+    coloured = vis_unit.ndim == 3 and color != "gray"
+    return Prepared(
+        ir_luma,
+        vis_luma,
+        vis_unit if coloured else None,
+        vis_luma.shape if vis_unit.ndim == 3 and not coloured else vis.shape,
+        np.dtype(vis.dtype if dtype is None else dtype),
+        tuple(notices),
+    )
 
 
 class Fuser:
@@ -176,42 +235,56 @@ class Fuser:
             ImageError: for pictures that cannot be fused, and for a result that is constant or not finite.
             UsageError: for values that an option does not take, and aspect ratios that differ.
         """
-        check_choice("color", color, COLORS)
-        span = IntensityRange.parse(ir_range)
-        check_pair(ir, vis, stretch=stretch)
-        if _is_coloured(ir) and not _is_coloured(vis):
-            log.warning("IR has colours and VIS has none: are they swapped?")
+        prepared = prepare(ir, vis, color=color, ir_range=ir_range, stretch=stretch, dtype=dtype)
+        for notice in prepared.notices:
+            log.warning(notice)
+        return self.restore(prepared, self.run([prepared])[0])
 
-        vis_unit = _without_single_channel(to_unit(vis))
-        vis_luma = colors.luma(vis_unit) if vis_unit.ndim == 3 else vis_unit
-        ir_unit = _without_single_channel(span.apply(ir))
-        ir_luma = colors.luma(ir_unit) if ir_unit.ndim == 3 else ir_unit
-        if ir_luma.shape != vis_luma.shape:
-            (h, w), (height, width) = ir_luma.shape, vis_luma.shape
-            log.warning("IR of %dx%d was resampled to the %dx%d of VIS", w, h, width, height)
-            ir_luma = resize_to(ir_luma, (height, width), stretch)
+    def run(self, pairs: Sequence[Prepared]) -> list[np.ndarray]:
+        """The network's part of `fuse`, for one or several pairs of one size at once.
 
-        fused = self._run(ir_luma, vis_luma)
+        Several at once use a GPU better. Sums are then taken in another order: the results differ by about
+        3e-7, which can turn one grey level of a rounded picture.
+
+        Args:
+            pairs: prepared pairs whose pictures all have the same size.
+
+        Returns:
+            For each the fused luma, `(H, W)`, for `restore`.
+
+        Raises:
+            DiffmfError: if memory does not suffice even in the smallest strips.
+        """
+        if len(pairs) == 1:
+            return [self._run(pairs[0].ir, pairs[0].vis)]
+        return list(self._run(np.stack([pair.ir for pair in pairs]), np.stack([pair.vis for pair in pairs])))
+
+    def restore(self, pair: Prepared, fused: np.ndarray) -> np.ndarray:
+        """What of `fuse` comes after the network: `(H, W)` of `run` -> the result, in colour.
+
+        Raises:
+            ImageError: for a result that is constant or not finite.
+        """
         if not np.isfinite(fused).all():
             raise ImageError(f"the network gave NaN or infinite values in {self.precision}; use fp32")
-        if _is_constant(fused) and not (_is_constant(ir_luma) and _is_constant(vis_luma)):
+        if _is_constant(fused) and not (_is_constant(pair.ir) and _is_constant(pair.vis)):
             raise ImageError("the network gave a constant picture; use another model, or fp32")
-
-        if vis_unit.ndim == 3 and color != "gray":
-            fused = colors.restore_color(fused, vis_unit)
-        elif vis.ndim == 3 and vis.shape[2] == 1:
-            fused = fused[:, :, None]
-        return from_unit(fused, vis.dtype if dtype is None else dtype)
+        if pair.vis_rgb is not None:
+            fused = colors.restore_color(fused, pair.vis_rgb)
+        return from_unit(fused.reshape(pair.shape), pair.dtype)
 
     def _run(self, ir: np.ndarray, vis: np.ndarray) -> np.ndarray:
-        """Two `(H, W)` in [0, 1] -> `(H, W)`; in smaller strips where memory runs out."""
-        height, width = vis.shape
+        """Two `([B,] H, W)` in [0, 1] -> one; fewer at once, then smaller strips, where memory runs out."""
+        height, width = vis.shape[-2:]
         tile = _automatic_tile(height * width) if self._tile is None else self._tile
         halved = False
         while True:
             fused = self._forward(ir, vis, tile)
             if fused is not None:
                 break
+            if vis.ndim == 3 and len(vis) > 1:
+                half = len(vis) // 2
+                return np.concatenate([self._run(ir[:half], vis[:half]), self._run(ir[half:], vis[half:])])
             tile = (tile or max(height, width)) // 2
             halved = True
             if tile < _SMALLEST_TILE:
@@ -238,9 +311,10 @@ class Fuser:
                 torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False),
                 scan.using(self.scan_backend),
             ):
-                pair = (torch.from_numpy(np.ascontiguousarray(t))[None, None] for t in (ir, vis))
+                size = (-1, 1, *vis.shape[-2:])
+                pair = (torch.from_numpy(np.ascontiguousarray(t)).reshape(size) for t in (ir, vis))
                 fused = self._network(*(t.to(self.device) for t in pair), tile=tile)
-                result: np.ndarray = fused[0, 0].float().cpu().numpy()
+                result: np.ndarray = fused.reshape(vis.shape).float().cpu().numpy()
                 return result
         except RuntimeError as error:
             if not _is_out_of_memory(error):
