@@ -1,8 +1,10 @@
 """Pairs for training: read once as grey 8-bit pictures, kept in memory, cut and varied on the device."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -11,6 +13,10 @@ from torch import Tensor
 
 from diffmf_cli.errors import UsageError
 from diffmf_cli.training.recipe import Data
+
+# Names of the folders of a source: of what gives structure and of what may give colour.
+IR_FOLDERS = ("ir", "mri")
+VIS_FOLDERS = ("vi", "vis", "ct", "pet", "spect")
 
 
 @dataclass
@@ -21,12 +27,22 @@ class Pairs:
     ir: list[np.ndarray]
     vis: list[np.ndarray]
 
-    def split(self, every: int) -> tuple["Pairs", "Pairs"]:
+    def split(self, every: int, together: str = "") -> tuple["Pairs", "Pairs"]:
         """Training and validation pairs: about one in `every` validates (none where it is 0).
 
         Decided by the pair's name alone, so that it does not change with the other pairs.
+
+        Args:
+            every: one in so many.
+            together: a regular expression; only the part of a name that it matches decides, so that
+                neighbouring slices or video frames are held out together.
         """
-        held = [bool(every) and crc32(name.encode()) % every == 0 for name in self.names]
+
+        def decides(name: str) -> bytes:
+            found = re.search(together, name) if together else None
+            return (found.group() if found else name).encode()
+
+        held = [bool(every) and crc32(decides(name)) % every == 0 for name in self.names]
 
         def part(keep: bool) -> Pairs:
             chosen = [i for i, h in enumerate(held) if h == keep]
@@ -38,7 +54,7 @@ class Pairs:
 
 
 def load_pairs(folders: Sequence[Path]) -> Pairs:
-    """Reads folders that hold `ir/` and `vi/` (or `vis/`) with equal names.
+    """Reads folders that hold two folders with equal names: `ir/` and `vi/`, say, or `mri/` and `pet/`.
 
     Raises:
         UsageError: if a folder is missing, has no pairs, or a pair differs in size.
@@ -60,12 +76,18 @@ def _from_folder(folder: Path) -> Pairs:
         unit = to_unit(read_image(path).pixels)
         return np.rint(255 * (luma(unit) if unit.ndim == 3 else unit)).astype(np.uint8)
 
-    vis_folder = next((folder / name for name in ("vi", "vis") if (folder / name).is_dir()), None)
-    if vis_folder is None or not (folder / "ir").is_dir():
-        raise UsageError(f"{folder}: no folders ir/ and vi/ (or vis/) in it; training reads such pairs")
+    ir_folder, vis_folder = (
+        next((folder / name for name in names if (folder / name).is_dir()), None)
+        for names in (IR_FOLDERS, VIS_FOLDERS)
+    )
+    if ir_folder is None or vis_folder is None:
+        raise UsageError(
+            f"{folder}: training reads pairs from a folder {' or '.join(IR_FOLDERS)} and one of "
+            f"{', '.join(VIS_FOLDERS)} in it"
+        )
     pairs = Pairs([], [], [])
     partners = {p.stem: p for p in vis_folder.iterdir()}
-    for ir_path in sorted((folder / "ir").iterdir()):
+    for ir_path in sorted(ir_folder.iterdir()):
         partner = partners.get(ir_path.stem)
         if partner is None:
             raise UsageError(f"{ir_path}: no picture of that name in {vis_folder}")
@@ -76,7 +98,7 @@ def _from_folder(folder: Path) -> Pairs:
         pairs.ir.append(ir)
         pairs.vis.append(vis)
     if not pairs.names:
-        raise UsageError(f"{folder / 'ir'}: no pictures")
+        raise UsageError(f"{ir_folder}: no pictures")
     return pairs
 
 
@@ -100,15 +122,17 @@ class CropSampler:
         self.heights, self.widths = (np.array([ir.shape[axis] for ir, _ in chosen]) for axis in (0, 1))
         self.offsets = np.concatenate([[0], np.cumsum(self.heights * self.widths)[:-1]])
         self.random = np.random.default_rng(seed)
+        self.noise = torch.Generator(device).manual_seed(seed)
         self.device = device
 
-    def state(self) -> dict:
+    def state(self) -> dict[str, Any]:
         """What `restore` needs to go on with the same crops."""
-        return self.random.bit_generator.state  # type: ignore[return-value]
+        return {"draws": self.random.bit_generator.state, "noise": self.noise.get_state()}
 
-    def restore(self, state: dict) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Goes on where `state` was taken."""
-        self.random.bit_generator.state = state
+        self.random.bit_generator.state = state["draws"]
+        self.noise.set_state(state["noise"].cpu())
 
     def draw(self, batch: int) -> tuple[np.ndarray, np.ndarray]:
         """The random numbers of one batch: positions `(batch, 3)` int64 and variation `(batch, 10)` float32.
@@ -164,7 +188,8 @@ class CropSampler:
         # Dark visible pictures carry sensor noise: it is added to what the network sees only.
         dark = clean[1].mean((1, 2), keepdim=True) < 0.25
         strength = 0.03 * (vary[:, 6] - 0.6).clamp_min(0) / 0.4
-        noise = torch.randn_like(clean[1]) * strength[:, None, None] * dark
+        grain = torch.randn(clean[1].shape, device=self.device, generator=self.noise)
+        noise = grain * strength[:, None, None] * dark
         seen_vis = (clean[1] + noise).clamp(0, 1)
         ir, vis = clean[0][:, None], clean[1][:, None]
         return ir, seen_vis[:, None], ir, vis

@@ -54,7 +54,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             self._groups(), lr=self.rate if cuda else options.learning_rate, capturable=cuda, fused=cuda
         )
-        self.train_pairs, self.held_out = load_pairs(recipe.folders).split(recipe.data.hold_out)
+        self.train_pairs, self.held_out = load_pairs(recipe.folders).split(
+            recipe.data.hold_out, recipe.data.hold_together
+        )
         self.sampler = CropSampler(self.train_pairs, recipe.data, device, options.seed)
         self.step, self.seconds = 0, 0.0
         self._report = report
@@ -129,6 +131,7 @@ class Trainer:
                 torch.cuda.current_stream().wait_stream(self._side)
                 return values
             graph = torch.cuda.CUDAGraph()
+            graph.register_generator_state(self.sampler.noise)
             with torch.cuda.graph(graph, stream=self._side):
                 self._values = self._update(*self._inputs)
             self._graph = graph
@@ -232,10 +235,9 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "crops": self.sampler.state(),
-            "random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state(self.device) if self._side is not None else None,
         }
         part = self.folder / "state.pt.part"
         try:
@@ -282,16 +284,12 @@ class Trainer:
         if made_by != self.recipe.to_dict():
             raise UsageError(f"{path}: was made by another recipe; choose another --out folder")
         self.model.load_state_dict(state["model"])
-        averaged, _ = load_checkpoint(self.weights, self.device)
-        self.averaged.load_state_dict(averaged.state_dict())
+        self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self._side is not None:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.rate
         self.sampler.restore(state["crops"])
-        torch.set_rng_state(state["random"].cpu())
-        if state["cuda_random"] is not None and self._side is not None:
-            torch.cuda.set_rng_state(state["cuda_random"].cpu(), self.device)
         self.step, self.seconds = state["step"], state["seconds"]
 
 

@@ -1,6 +1,7 @@
 """A training recipe: everything that decides what comes out of a run, in one TOML file."""
 
 import math
+import re
 import tomllib
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,8 +23,11 @@ class Data:
     """Where the pairs are and how batches are cut from them.
 
     Attributes:
-        sources: folders with `ir/` and `vi/` (or `vis/`) of pairs, below the data folder of the run.
+        sources: folders below the data folder of the run, each with `ir/` and `vi/` (or `vis/`) of pairs; or
+            `mri/` and `ct/`, `pet/` or `spect/`.
         hold_out: about one pair in so many validates and is never trained on; 0 holds none out.
+        hold_together: a regular expression: pairs are held out together where the part of their names that it
+            matches is the same. Neighbouring slices would give each other away.
         crop: side of a training crop, a multiple of 16.
         batch: crops a step.
         constants: share of crops that are two constants, so that flat pictures stay flat.
@@ -31,6 +35,7 @@ class Data:
 
     sources: list[str] = field(default_factory=list)
     hold_out: int = 10
+    hold_together: str = ""
     crop: int = 128
     batch: int = 16
     constants: float = 0.08
@@ -48,6 +53,7 @@ class Loss:
         difference: of the correlation of what remains without one source with the other.
         flatness: of the unevenness of what comes of two constants.
         sum_share: how much the mean over both sources counts in these three beside the worse source.
+        flat: how much a window counts in the structural similarity where the source is flat.
         stability: the constant of SSIM; smaller lets fainter texture count.
     """
 
@@ -58,6 +64,7 @@ class Loss:
     difference: float = 2.0
     flatness: float = 0.0
     sum_share: float = 0.2
+    flat: float = 0.2
     stability: float = 1e-4
 
 
@@ -108,6 +115,8 @@ _RANGES = {
     "validate_every": (1, math.inf),
     "constants": (0, 1),
     "average": (0, 1),
+    "flat": (0, 1),
+    "sum_share": (0, 1),
     "width": (16, math.inf),
     "d_state": (1, math.inf),
 }
@@ -165,6 +174,12 @@ def _check_together(recipe: Recipe, path: Path) -> None:
     _check(SIZES[size].to_dict(), recipe.model.change, f"{path}, [model.change]")
     if not data.sources or not all(isinstance(source, str) for source in data.sources):
         raise UsageError(f"{path}, [data]: sources = {data.sources} is not a list of folders")
+    try:
+        re.compile(data.hold_together)
+    except re.error as error:
+        raise UsageError(
+            f"{path}, [data]: hold_together = {data.hold_together!r} is not a regular expression ({error})"
+        ) from None
     if data.crop % 16 or data.crop < 48:
         raise UsageError(f"{path}, [data]: crop = {data.crop} is not a multiple of 16 from 48 on")
     if data.hold_out == 1:

@@ -78,7 +78,7 @@ def test_quiet(cli, data, tmp_path):
     [
         (["--config", "no.toml"], 2, "no.toml: cannot read the recipe"),
         (["--config", "bad.toml"], 2, "bad.toml, [data]: unknown key 'corp'"),
-        (["--config", "tiny.toml", "--data", "nowhere"], 2, "nowhere/train: no folders ir/"),
+        (["--config", "tiny.toml", "--data", "nowhere"], 2, "nowhere/train: training reads pairs from"),
         (["--config", "tiny.toml", "--start", "no.safetensors"], 3, "no.safetensors: no such checkpoint"),
         (["--config", "tiny.toml", "--device", "cuda:9"], 2, "cuda:9"),
         (["--config", "tiny.toml", "--scan-backend", "trch"], 2, "did you mean 'torch'?"),
