@@ -14,14 +14,19 @@ class Metric:
     key: str
     """The name that papers print."""
     title: str
-    higher_is_better: bool = True
+    higher_is_better: bool | None = True
+    """None: the nearest to 0 is best."""
     by_source: bool = False
     """Whether the part of each source alone is known as well (a `BySource`)."""
 
     @property
     def arrow(self) -> str:
         """Which way is better."""
-        return "↑" if self.higher_is_better else "↓"
+        return {True: "↑", False: "↓", None: "→0"}[self.higher_is_better]
+
+    def goodness(self, value: float) -> float:
+        """A number that is higher the better the value is."""
+        return {True: value, False: -value, None: -abs(value)}[self.higher_is_better]
 
 
 METRICS: Mapping[str, Metric] = {
@@ -44,13 +49,21 @@ METRICS: Mapping[str, Metric] = {
         Metric("FMI", "mutual information of windows of pixels", by_source=True),
         Metric("FMI-grad", "the same of gradients", by_source=True),
         Metric("FMI-dct", "the same of cosine transforms", by_source=True),
+        Metric("FMI-w", "the same of Meyer wavelets", by_source=True),
+        Metric("FMI-edge", "the same of Sobel edge maps", by_source=True),
         Metric("VIFF", "Han's visual information fidelity for fusion"),
         Metric("EI", "edge intensity of the fused picture"),
         Metric("CE", "cross entropy of the grey levels", higher_is_better=False),
         Metric("QMI", "normalised mutual information", by_source=True),
+        Metric("QTE", "normalised Tsallis information"),
         Metric("QNCIE", "nonlinear correlation information entropy"),
+        Metric("QG", "mean share of the sources' edges that is kept", by_source=True),
+        Metric("QM", "wavelet details that are kept", by_source=True),
+        Metric("QSF", "error of the spatial frequency", higher_is_better=None),
+        Metric("QP", "phase congruency that is kept"),
         Metric("QS", "Piella's fusion quality index"),
         Metric("QW", "Piella's weighted fusion quality index"),
+        Metric("QE", "QW of pictures and edges"),
         Metric("QY", "Yang's similarity by agreement of the sources"),
         Metric("QC", "Cvejic's similarity by covariance"),
         Metric("QCB", "Chen and Blum's contrast preservation"),
@@ -98,6 +111,7 @@ _CDDFUSE = Convention(
         "MSE": ("0..255", {"scale": "8bit"}),
         "PSNR": ("peak max F", {"peak": None}),
         "Nabf": ("of F", {"scored": "fused"}),
+        "QTE": ("zhengliu", {"definition": "zhengliu"}),
     },
 )
 
@@ -140,6 +154,7 @@ CONVENTIONS: Mapping[str, Convention] = {
             "the definition of each metric's own paper, for 8-bit pictures",
             SSIM=("sum,g11,L=255", {"window": "gaussian11", "peak": 255.0}),
             PSNR=("peak 255", {}),
+            QTE=("paper", {"definition": "paper"}),
         ),
     )
 }

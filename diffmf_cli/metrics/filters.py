@@ -44,8 +44,8 @@ def _band(taps: tuple[float, ...], stride: int, outputs: int, device: torch.devi
     return band.to(device)
 
 
-def _filter_columns(picture: Tensor, taps: tuple[float, ...], stride: int) -> Tensor:
-    """Correlate along H, 'valid': `(..., H, W)` to `(..., (H - len(taps)) // stride + 1, W)`."""
+def filter_columns(picture: Tensor, taps: tuple[float, ...], stride: int) -> Tensor:
+    """Correlate along H, 'valid': `(..., H, W)` float64 to `(..., (H - len(taps)) // stride + 1, W)`."""
     size = (picture.shape[-2] - len(taps)) // stride + 1
     if size < 1:
         return picture[..., :0, :]
@@ -74,8 +74,8 @@ def separable_filter(picture: Tensor, taps: tuple[float, ...], stride: int = 1) 
     Returns:
         `(..., (H - K) // stride + 1, (W - K) // stride + 1)`; empty where the filter does not fit.
     """
-    filtered = _filter_columns(picture, taps, stride)
-    return _filter_columns(filtered.transpose(-1, -2), taps, stride).transpose(-1, -2)
+    filtered = filter_columns(picture, taps, stride)
+    return filter_columns(filtered.transpose(-1, -2), taps, stride).transpose(-1, -2)
 
 
 @lru_cache(maxsize=16)

@@ -25,7 +25,9 @@ from diffmf_cli.metrics.gradients import (
     edge_intensity,
     edge_transfer,
     fusion_artifacts,
+    mean_edge_transfer,
     spatial_frequency,
+    spatial_frequency_error,
 )
 from diffmf_cli.metrics.grey import as_grey
 from diffmf_cli.metrics.information import (
@@ -34,9 +36,19 @@ from diffmf_cli.metrics.information import (
     mutual_information,
     nonlinear_correlation_information_entropy,
     normalized_mutual_information,
+    tsallis_information,
 )
 from diffmf_cli.metrics.perception import chen_blum, chen_varshney
-from diffmf_cli.metrics.structure import cvejic, fusion_quality_index, multi_scale_ssim, ssim, yang
+from diffmf_cli.metrics.phase import phase_congruency
+from diffmf_cli.metrics.structure import (
+    cvejic,
+    edge_fusion_quality_index,
+    fusion_quality_index,
+    multi_scale_ssim,
+    ssim,
+    yang,
+)
+from diffmf_cli.metrics.wavelets import wavelet_details
 
 # Metrics of the fused picture alone: f(fused).
 OF_FUSED: dict[str, Callable[..., Tensor]] = {
@@ -62,11 +74,19 @@ OF_TRIPLE: dict[str, Callable[..., Tensor | BySource]] = {
     "FMI": feature_mutual_information,
     "FMI-grad": partial(feature_mutual_information, feature="gradient"),
     "FMI-dct": partial(feature_mutual_information, feature="dct"),
+    "FMI-w": partial(feature_mutual_information, feature="wavelet"),
+    "FMI-edge": partial(feature_mutual_information, feature="edge"),
     "CE": cross_entropy,
     "QMI": normalized_mutual_information,
+    "QTE": tsallis_information,
     "QNCIE": nonlinear_correlation_information_entropy,
+    "QG": mean_edge_transfer,
+    "QM": wavelet_details,
+    "QSF": spatial_frequency_error,
+    "QP": phase_congruency,
     "QS": fusion_quality_index,
     "QW": partial(fusion_quality_index, weighted=True),
+    "QE": edge_fusion_quality_index,
     "QY": yang,
     "QC": cvejic,
     "QCB": chen_blum,

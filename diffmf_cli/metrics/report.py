@@ -27,7 +27,7 @@ from diffmf_cli.metrics.table import (
     Comparison,
     Table,
     format_figure,
-    higher_is_better,
+    metric_of,
     number,
 )
 
@@ -101,8 +101,8 @@ def _worth(table: Table, method: str) -> dict[str, float]:
     scores = [s for s in table.scores if s.method == method and s.error is None]
     places: dict[str, list[float]] = {score.key: [] for score in scores}
     for key in table.keys:
-        sign = 1 if higher_is_better(key) else -1
-        known = sorted((sign * s.values[key], s.key) for s in scores if math.isfinite(s.values[key]))
+        goodness = METRICS[key].goodness
+        known = sorted((goodness(s.values[key]), s.key) for s in scores if math.isfinite(s.values[key]))
         for place, (_, scene) in enumerate(known):
             places[scene].append(place / max(len(known) - 1, 1))
     return {scene: sum(found) / len(found) if found else 0.0 for scene, found in places.items()}
@@ -179,7 +179,7 @@ def _means(table: Table) -> str:
     headings = ['<th><button type="button">method</button></th>']
     for key in table.keys:
         name, small = _column_label(table, key)
-        order = "descending" if higher_is_better(key) else "ascending"
+        order = "descending" if METRICS[key].higher_is_better else "ascending"
         headings.append(
             f'<th data-first="{order}" title="{_escape(METRICS[key].title)}"><button type="button">'
             f"{_escape(name)}</button><small>{_escape(small) or '&nbsp;'}</small></th>"
@@ -196,7 +196,8 @@ def _means(table: Table) -> str:
             figure = table.figures[method][key]
             mean, spread = format_figure(figure, table.counts[method])
             kind = {1: "best", 2: "second", 0: ""}[table.place(method, key)]
-            value = "" if number(figure.mean) is None else repr(figure.mean)
+            sorted_by = figure.mean if METRICS[key].higher_is_better is not None else abs(figure.mean)
+            value = "" if number(sorted_by) is None else repr(sorted_by)
             cells.append(
                 f'<td class="{kind}" data-value="{value}"><b>{mean}</b><small>{_escape(spread)}</small></td>'
             )
@@ -309,7 +310,7 @@ def _data(
         key, _, part = column.partition(".")
         label = f"{key} worst source" if part else f"{key} {METRICS[key].arrow}"
         columns.append(
-            {"key": column, "label": label, "higher": higher_is_better(column), "part": bool(part)}
+            {"key": column, "label": label, "higher": metric_of(column).higher_is_better, "part": bool(part)}
         )
     scores = {(score.method, score.key): score for score in table.scores}
     scenes = []

@@ -151,6 +151,20 @@ class _LocalStatistics:
         return torch.where(ir + vis > 0, ir / (ir + vis), 0.5)
 
 
+def _fusion_quality(pictures: Sequence[Tensor], weighted: bool) -> Tensor:
+    """QS or QW of three maps `(B, 1, H, W)` float64, whose values lie in 0..255 or thereabouts."""
+    local = _LocalStatistics(pictures, gaussian_taps(11, 1.5))
+    share = local.saliency()
+    score = share * local.ssim(0, 6.5025, 58.5225) + (1 - share) * local.ssim(1, 6.5025, 58.5225)
+    if not weighted:
+        return score.flatten(1).mean(dim=1)
+    weight = torch.maximum(local.variances[0], local.variances[1]).clamp_min(0)
+    total = weight.flatten(1).sum(dim=1)
+    return torch.where(
+        total > 0, (weight * score).flatten(1).sum(dim=1) / total, score.flatten(1).mean(dim=1)
+    )
+
+
 def fusion_quality_index(ir: Tensor, vis: Tensor, fused: Tensor, weighted: bool = False) -> Tensor:
     """QS, and with `weighted` QW: local SSIM, each source weighted by its local variance, higher is better.
 
@@ -165,16 +179,35 @@ def fusion_quality_index(ir: Tensor, vis: Tensor, fused: Tensor, weighted: bool 
 
     Source: Piella and Heijmans, ICIP 2003; agrees with zhengliu.
     """
-    local = _LocalStatistics([p.double() for p in as_grey(ir, vis, fused)], gaussian_taps(11, 1.5))
-    share = local.saliency()
-    score = share * local.ssim(0, 6.5025, 58.5225) + (1 - share) * local.ssim(1, 6.5025, 58.5225)
-    if not weighted:
-        return score.flatten(1).mean(dim=1)
-    weight = torch.maximum(local.variances[0], local.variances[1]).clamp_min(0)
-    total = weight.flatten(1).sum(dim=1)
-    return torch.where(
-        total > 0, (weight * score).flatten(1).sum(dim=1) / total, score.flatten(1).mean(dim=1)
-    )
+    return _fusion_quality([picture.double() for picture in as_grey(ir, vis, fused)], weighted)
+
+
+def _edge_strength(picture: Tensor) -> Tensor:
+    """Strength of the Prewitt gradient of `(B, 1, H, W)`, with zeros beyond the border."""
+    padded = F.pad(picture, (1, 1, 1, 1))
+    along, across = (padded.diff(dim=dim, n=1) for dim in (-1, -2))
+    gx = (along[..., :-1] + along[..., 1:]).unfold(-2, 3, 1).sum(dim=-1)
+    gy = (across[..., :-1, :] + across[..., 1:, :]).unfold(-1, 3, 1).sum(dim=-1)
+    return (gx * gx + gy * gy).sqrt()
+
+
+def edge_fusion_quality_index(ir: Tensor, vis: Tensor, fused: Tensor) -> Tensor:
+    """QE: QW of the pictures times QW of their edge strengths, higher is better.
+
+    Args:
+        ir: `(B, 1, H, W)`, values 0..255.
+        vis: `(B, 1, H, W)`, values 0..255.
+        fused: `(B, 1, H, W)`, values 0..255.
+
+    Returns:
+        `(B,)` float64 in -1..1; NaN where the window of 11x11 does not fit.
+
+    Source: Piella and Heijmans, ICIP 2003, with an exponent of 1. zhengliu's code for it stops at a variable
+    that it has not set; this is the value with QW in its place.
+    """
+    pictures = [picture.double() for picture in as_grey(ir, vis, fused)]
+    edges = [_edge_strength(picture) for picture in pictures]
+    return _fusion_quality(pictures, weighted=True) * _fusion_quality(edges, weighted=True)
 
 
 def yang(ir: Tensor, vis: Tensor, fused: Tensor) -> Tensor:

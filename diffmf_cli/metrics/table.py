@@ -9,7 +9,7 @@ from statistics import fmean, pstdev
 from typing import TYPE_CHECKING, Any
 
 from diffmf_cli.errors import UsageError
-from diffmf_cli.metrics.catalogue import METRICS, Convention
+from diffmf_cli.metrics.catalogue import METRICS, Convention, Metric
 from diffmf_cli.metrics.evaluation import IMPLEMENTATION, Score
 
 if TYPE_CHECKING:
@@ -83,8 +83,8 @@ class Table:
 
     def _places(self, column: str) -> dict[str, float]:
         """Rank of each method that has a figure; equal means share the mean of their ranks."""
-        sign = -1 if higher_is_better(column) else 1
-        means = {m: sign * self.figures[m][column].mean for m in self.methods}
+        metric = metric_of(column)
+        means = {m: -metric.goodness(self.figures[m][column].mean) for m in self.methods}
         means = {m: mean for m, mean in means.items() if not math.isnan(mean)}
         order = sorted(means.values())
         return {m: order.index(v) + (order.count(v) + 1) / 2 for m, v in means.items()}
@@ -137,9 +137,9 @@ class Table:
         return {**summary, "balance": balance} if balance else summary
 
 
-def higher_is_better(column: str) -> bool:
-    """Which way a column is better."""
-    return METRICS[column.split(".")[0]].higher_is_better
+def metric_of(column: str) -> Metric:
+    """The metric of a column, which may be one of its parts."""
+    return METRICS[column.split(".")[0]]
 
 
 def number(value: float) -> float | None:
@@ -255,7 +255,8 @@ def to_markdown(table: Table) -> str:
 
 def to_latex(table: Table) -> str:
     """A `tabular` with a row for each method, best bold and second underlined; the notes are comments."""
-    escapes = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "↑": r"$\uparrow$", "↓": r"$\downarrow$"}
+    escapes = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#"}
+    escapes |= {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "→": r"$\rightarrow$"}
 
     def escape(text: str) -> str:
         return "".join(escapes.get(character, character) for character in text)
@@ -308,7 +309,8 @@ class Comparison:
     Attributes:
         column: The metric.
         n: Number of pictures.
-        difference: Median over pictures of the first method's value minus the second's.
+        difference: Median over pictures of the first method's value minus the second's; of their distances
+            from 0 where the nearest to 0 is best.
         p: Two-sided p of Wilcoxon's signed-rank test; 1 where all values are equal.
         adjusted: The same after Holm's correction for the number of metrics.
     """
@@ -323,7 +325,8 @@ class Comparison:
         """What the first method is: "better", "worse", or "" where the test tells no difference at 0.05."""
         if self.adjusted >= 0.05 or self.difference == 0:
             return ""
-        return "better" if (self.difference > 0) == higher_is_better(self.column) else "worse"
+        higher = bool(metric_of(self.column).higher_is_better)
+        return "better" if (self.difference > 0) == higher else "worse"
 
 
 def compare(table: Table, first: str, second: str) -> list[Comparison]:
@@ -351,8 +354,13 @@ def compare(table: Table, first: str, second: str) -> list[Comparison]:
             {s.key: s.values[column] for s in table.scores if s.method == method and s.error is None}
             for method in (first, second)
         ]
-        differences = [values[0][key] - values[1][key] for key in values[0].keys() & values[1].keys()]
-        differences = sorted(d for d in differences if math.isfinite(d))
+        metric = metric_of(column)
+        sign = 1 if metric.higher_is_better else -1
+        gains = [
+            metric.goodness(values[0][key]) - metric.goodness(values[1][key])
+            for key in values[0].keys() & values[1].keys()
+        ]
+        differences = sorted(sign * gain for gain in gains if math.isfinite(gain))
         if not differences:
             continue
         p = float(wilcoxon(differences).pvalue) if any(differences) else 1.0

@@ -6,7 +6,7 @@ import pytest
 
 from diffmf_cli.metrics.catalogue import CONVENTIONS
 from diffmf_cli.metrics.evaluation import Score
-from diffmf_cli.metrics.table import Figure, Table, compare, decimals, format_figure, to_markdown
+from diffmf_cli.metrics.table import Figure, Table, compare, decimals, format_figure, to_latex, to_markdown
 
 
 def table(**values):
@@ -30,6 +30,23 @@ def test_ranks_follow_the_direction_and_share_ties():
     assert ranked.ranks == {"a": (3 + 1.5) / 2, "b": (2 + 1.5) / 2, "c": (1 + 3) / 2}
     assert [ranked.place(m, "EN") for m in "abc"] == [0, 2, 1]
     assert [ranked.place(m, "MSE") for m in "abc"] == [1, 1, 2]
+
+
+def test_the_nearest_to_zero_is_best_where_neither_direction_is():
+    values = {"a": -0.3, "b": 0.1, "c": 0.2}
+    scores = [
+        Score(method, str(scene), {"QSF": value}) for method, value in values.items() for scene in range(9)
+    ]
+    ranked = Table(list(values), ("QSF",), CONVENTIONS["cddfuse"], scores, balance=False)
+    assert ranked.ranks == {"a": 3, "b": 1, "c": 2}
+    assert ranked.summary()["higher_is_better"] == {"QSF": None}
+    assert "| QSF →0 |" in to_markdown(ranked)
+    assert r"QSF $\rightarrow$0" in to_latex(ranked)
+    pytest.importorskip("scipy")
+    (row,) = compare(ranked, "a", "b")
+    assert (row.difference, row.verdict()) == (pytest.approx(0.2), "worse")
+    (row,) = compare(ranked, "b", "c")
+    assert (row.difference, row.verdict()) == (pytest.approx(-0.1), "better")
 
 
 def test_one_method_is_neither_best_nor_ranked():
