@@ -117,9 +117,9 @@ def _correlation(source: Tensor, fused: Tensor) -> Tensor:
 def phase_congruency(ir: Tensor, vis: Tensor, fused: Tensor) -> Tensor:
     """QP: how well the fused picture keeps the sources' phase congruency and its moments, higher is better.
 
-    For each of three maps (phase congruency, edges, corners) the largest local correlation with the map of IR,
-    of VIS, or of the stronger of both counts; it is averaged over the places where a source has a feature, and
-    the three means are multiplied.
+    For each of three maps (phase congruency, edges, corners) the largest local correlation with the map of
+    IR, of VIS, or of the stronger of both counts; it is averaged over the places where a source has a
+    feature, and the three means are multiplied.
 
     Args:
         ir: `(B, 1, H, W)`, values 0..255.
