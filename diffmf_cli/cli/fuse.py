@@ -7,16 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from diffmf_cli.cli import options
 from diffmf_cli.cli.output import exit_at_once_on_interrupt, out
 from diffmf_cli.errors import UsageError, check_choice
-
-if TYPE_CHECKING:
-    from diffmf_cli.images.read import Image
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +85,7 @@ def fuse(
     seconds: dict[str, float] = {}
     # Every mistake that can be found without torch is found first: importing it alone takes seconds.
     with out.status("Reading pictures"), _timed(seconds, "read"):
+        from diffmf_cli.fusion.files import encode_fused, read_pair
         from diffmf_cli.fusion.fuser import check_pair, check_settings
         from diffmf_cli.images import write
         from diffmf_cli.model.catalogue import TASKS, check_task, find_weights
@@ -107,7 +105,11 @@ def fuse(
             _check_not_an_input(target, ir, vis)
             write.check_writable(target, overwrite)
         check_task(model, find_weights(model), task)
-        ir_image, vis_image = _read_pair(ir, vis)
+        ir_source, vis_source = (_stdin() if name == STREAM else Path(name) for name in (ir, vis))
+        names = ("stdin" if ir == STREAM else ir, "stdin" if vis == STREAM else vis)
+        ir_image, vis_image = read_pair(ir_source, vis_source, names)
+        for note in (*ir_image.notes, *vis_image.notes):
+            log.warning(note)
         check_pair(ir_image.pixels, vis_image.pixels, stretch=stretch, names=(ir_image.name, vis_image.name))
 
     with exit_at_once_on_interrupt(), out.status("Loading the model") as doing:
@@ -134,10 +136,9 @@ def fuse(
             )
 
     with _timed(seconds, "write"):
-        alpha = vis_image.alpha
-        for loss in write.losses(fused.dtype, alpha is not None, extension):
+        data, losses = encode_fused(fused, vis_image, extension, quality)
+        for loss in losses:
             log.warning(loss)
-        data = write.encode_image(fused, alpha, extension, quality)
         if target is None:
             out.binary(data)
         else:
@@ -201,20 +202,6 @@ def _check_not_an_input(target: Path, *inputs: str) -> None:
     for source in inputs:
         if source != STREAM and target.exists() and Path(source).exists() and target.samefile(source):
             raise UsageError(f"{target} is an input, which would be lost: choose another OUT")
-
-
-def _read_pair(ir: str, vis: str) -> tuple["Image", "Image"]:
-    from diffmf_cli.images.read import read_image
-
-    sources = [_stdin() if name == STREAM else Path(name) for name in (ir, vis)]
-    images = [read_image(source) for source in sources]
-    contents = [source if isinstance(source, bytes) else source.read_bytes() for source in sources]
-    if contents[0] == contents[1]:
-        raise UsageError(f"IR {ir} and VIS {vis} are the same picture: give one of each kind")
-    for image in images:
-        for note in image.notes:
-            log.warning(note)
-    return images[0], images[1]
 
 
 def _stdin() -> bytes:

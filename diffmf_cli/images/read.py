@@ -71,7 +71,7 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image:
             holds NaN or infinity.
     """
     name = name or ("stdin" if isinstance(source, bytes) else str(source))
-    data = source if isinstance(source, bytes) else _load(source)
+    data = source if isinstance(source, bytes) else load(source)
     kind = _kind(data, name)
     try:
         pixels, pages = _DECODERS[kind](data)
@@ -93,7 +93,12 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image:
     return _split(pixels, name, notes)
 
 
-def _load(path: Path) -> bytes:
+def load(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        ImageError: It is missing, a folder, or not readable.
+    """
     try:
         return path.read_bytes()
     except FileNotFoundError:
