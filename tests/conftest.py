@@ -22,6 +22,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         if name.startswith("DIFFMF_"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # set by --offline, and restored only if it was set here
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +35,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     torch.manual_seed(0)
-    save_checkpoint(
-        path, DiffMF(Config(width=16, extraction=1)), {"task": "infrared-visible", "version": "0"}
-    )
+    save_checkpoint(path, DiffMF(Config(width=16, extraction=1)), {"task": "ir-vis", "version": "0"})
     return path
 
 
@@ -52,7 +51,7 @@ def shipped(
     (folder / "tiny.safetensors").write_bytes(data)
     row = {
         "name": "tiny",
-        "task": "infrared-visible",
+        "task": "ir-vis",
         "version": "0",
         "bytes": len(data),
         "sha256": hashlib.sha256(data).hexdigest(),

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import diffmf_cli
-from diffmf_cli.cli import errors, evaluate, fuse, info, train, weights
+from diffmf_cli.cli import errors, evaluate, fuse, info, publish, train, video, weights
 from diffmf_cli.cli.output import out
 
 HELP = """
@@ -33,9 +33,11 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 app.command("fuse", help=fuse.HELP)(fuse.fuse)
+app.command("video", help=video.HELP)(video.video)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
 app.command("train", help=train.HELP)(train.train)
 app.command("download-weights", help=weights.HELP)(weights.download_weights)
+app.command("publish-weights", help=publish.HELP)(publish.publish_weights)
 app.command("info", help=info.HELP)(info.info)
 
 

@@ -80,6 +80,8 @@ def download_weights(
         raise UsageError("--list and --check are two questions: ask one")
     if everything and name is not None:
         raise UsageError(f"--all and {name} contradict each other: give one")
+    if dest is not None and dest.exists() and not dest.is_dir():
+        raise UsageError(f"{dest} is a file: name a folder for --dest")
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     if repo is not None and not listing and not checking:
@@ -207,6 +209,6 @@ def table(rows: list[dict[str, Any]]) -> str:
         facts = f"{row['task']}, version {row['version']}, {row['bytes'] / 1e6:.1f} MB, {row['state']}"
         lines.append(f"{row['name']:{width}}  {facts}: {row['description']}")
         if row["takes"]:
-            lines.append(f"{'':{width}}  {row['takes']}")
+            lines.append(f"{'':{width}}  takes {row['takes']}")
         lines.append(f"{'':{width}}  {row['place']}: {row['path'] or 'no file'}")
     return "\n".join(lines)

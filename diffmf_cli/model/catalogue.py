@@ -15,12 +15,13 @@ from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from diffmf_cli.errors import WeightsError, check_choice
+from diffmf_cli.errors import UsageError, WeightsError, check_choice
 
 log = logging.getLogger(__name__)
 
 _LARGEST_HEADER = 16 << 20
 CATALOGUE = "catalogue.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 SHIPPED, DOWNLOADED = "shipped", "downloaded"
 
 # What each task takes from its two pictures.
@@ -129,12 +130,36 @@ def parse_catalogue(text: bytes, place: str, folder: Path | None = None) -> list
             if not isinstance(row, dict) or not isinstance(row.get(column), kind):  # type: ignore[arg-type]
                 raise ValueError(f"a checkpoint without a '{column}'")
         # It becomes a file name, and comes from the network.
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", row["name"]):
+        if not _NAME.fullmatch(row["name"]):
             raise ValueError(f"'{row['name']}' is no name for a checkpoint")
         entry = Entry(**{column: row[column] for column in _COLUMNS}, place=place)
         path = folder / entry.file if folder is not None else None
         entries.append(replace(entry, path=path if path is not None and path.is_file() else None))
     return entries
+
+
+def entry_of_file(path: Path) -> Entry:
+    """The entry that a checkpoint of one's own would have in a catalogue.
+
+    Raises:
+        UsageError: if its file name cannot be a checkpoint's name.
+        WeightsError: if it is no checkpoint.
+    """
+    if path.suffix != ".safetensors" or not _NAME.fullmatch(path.stem):
+        raise UsageError(f"{path}: rename it to NAME.safetensors, NAME of letters, digits, _ and -")
+    metadata = read_metadata(path)
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return Entry(
+        path.stem,
+        metadata.get("task", "unknown"),
+        metadata.get("version", "0"),
+        path.stat().st_size,
+        digest,
+        metadata.get("description", "Trained with diffmf train."),
+        place=str(path.parent),
+        path=path,
+    )
 
 
 def find_weights(name_or_path: str) -> Path:

@@ -27,6 +27,7 @@ from diffmf_cli.model.catalogue import (
     unknown_model,
 )
 
+_CHUNK = 1 << 16
 Report = Callable[[int, int], None]
 
 
@@ -148,6 +149,21 @@ def download_entry(
     return target
 
 
+def check_can_upload() -> None:
+    """Finds out before slow work whether an upload could be allowed.
+
+    Raises:
+        UsageError: if the network is forbidden.
+        DiffmfError: if there is no token.
+    """
+    from huggingface_hub import get_token
+
+    if offline():
+        raise UsageError("HF_HUB_OFFLINE forbids the network: unset it, or use --dry-run")
+    if not get_token():
+        raise DiffmfError(f"no token for {_endpoint()}: run `hf auth login`, or set HF_TOKEN (write access)")
+
+
 def upload(files: dict[str, bytes], repository: Repository, message: str) -> str:
     """Makes the repository where there is none and puts files into it, in one commit.
 
@@ -160,16 +176,12 @@ def upload(files: dict[str, bytes], repository: Repository, message: str) -> str
         The address of the commit.
 
     Raises:
-        DiffmfError: if there is no token or the Hub refuses.
+        DiffmfError: if the Hub refuses.
     """
-    from huggingface_hub import CommitOperationAdd, HfApi, get_token
+    from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HTTPError
 
     _quieten()
-    if offline():
-        raise UsageError("HF_HUB_OFFLINE forbids the network: unset it, or use --dry-run")
-    if not get_token():
-        raise DiffmfError(f"no token for {_endpoint()}: run `hf auth login`, or set HF_TOKEN (write access)")
     api = HfApi()
     try:
         api.create_repo(repository.name, exist_ok=True)
@@ -188,10 +200,13 @@ def _fetch(repository: Repository, file: str, report: Report | None = None) -> P
     """One file of the repository, in the cache of `huggingface_hub`."""
     # Checkpoints of a few megabytes gain nothing from Xet, and plain HTTP passes through mirrors and proxies.
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import constants, hf_hub_download
     from huggingface_hub.errors import HTTPError
 
     _quieten()
+    # Its chunks of 10 MB are larger than our files: a cut transfer would begin anew, with nothing to show.
+    chunk = constants.DOWNLOAD_CHUNK_SIZE
+    constants.DOWNLOAD_CHUNK_SIZE = _CHUNK
     try:
         path = hf_hub_download(
             repository.name,
@@ -203,6 +218,8 @@ def _fetch(repository: Repository, file: str, report: Report | None = None) -> P
         )
     except (OSError, HTTPError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{repository}: {_reason(error, repository, file)}") from error
+    finally:
+        constants.DOWNLOAD_CHUNK_SIZE = chunk
     return Path(path)
 
 
