@@ -83,6 +83,41 @@ def pair(tmp_path: Path, scene: tuple[np.ndarray, np.ndarray]) -> tuple[Path, Pa
     return ir, vis
 
 
+@pytest.fixture
+def write_clip(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a video in `tmp_path` of uint8 frames, grey or RGB; lossless (FFV1) unless told otherwise."""
+    from diffmf_cli.images.opencv import cv2
+
+    def write(name: str, frames: list[np.ndarray], fps: float = 25, fourcc: str = "FFV1") -> Path:
+        height, width = frames[0].shape[:2]
+        coloured = frames[0].ndim == 3
+        code = cv2.VideoWriter.fourcc(*fourcc)
+        path = tmp_path / name
+        writer = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, code, fps, (width, height), coloured)
+        assert writer.isOpened()
+        for frame in frames:
+            writer.write(np.ascontiguousarray(frame[:, :, ::-1]) if coloured else frame)
+        writer.release()
+        return path
+
+    return write
+
+
+@pytest.fixture
+def clip_frames(scene: tuple[np.ndarray, np.ndarray]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Six frames of `scene`, in which everything moves: infrared and visible ones."""
+    ir, vis = scene
+    return [np.roll(ir, 3 * i, 1) for i in range(6)], [np.roll(vis, 2 * i, 1) for i in range(6)]
+
+
+@pytest.fixture
+def clips(
+    write_clip: Callable[..., Path], clip_frames: tuple[list[np.ndarray], list[np.ndarray]]
+) -> tuple[Path, Path]:
+    """`clip_frames` as lossless `ir.mkv` and `vis.mkv` of 25 frames a second."""
+    return write_clip("ir.mkv", clip_frames[0]), write_clip("vis.mkv", clip_frames[1])
+
+
 @dataclass
 class Result:
     """What a run of the command line left behind."""
