@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.status import Status
+    from rich.table import Table
 
 
 class Output(logging.Handler):
@@ -48,16 +49,25 @@ class Output(logging.Handler):
             console = self._console()
             with console.capture() as capture:
                 console.print(data, soft_wrap=isinstance(data, str))
-            self._write(capture.get().encode())
+            # File names need not be text.
+            self._write(capture.get().encode(errors="surrogateescape"))
 
     def binary(self, data: bytes) -> None:
         """Writes a picture to stdout."""
         self._write(data)
 
-    def talk(self, message: str) -> None:
+    def talk(self, message: "str | Table") -> None:
         """Says on stderr what was done."""
-        if not self.quiet:
+        if self.quiet or sys.stderr is None:
+            return
+        if isinstance(message, str):
             self._say(message)
+        else:
+            self._console(stderr=True).print(message)
+
+    def failure(self, message: str) -> None:
+        """Reports one failure among many, which does not end the run."""
+        self._say(" ".join(message.split("\n")), "Failed: ", "bold red")
 
     def emit(self, record: logging.LogRecord) -> None:
         """Takes a warning of the library as a notice."""
