@@ -180,8 +180,10 @@ def upload(files: dict[str, bytes], repository: Repository, message: str) -> str
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import HTTPError
+    from huggingface_hub.utils import disable_progress_bars
 
     _quieten()
+    disable_progress_bars()  # they would tear ours
     api = HfApi()
     try:
         api.create_repo(repository.name, exist_ok=True)
