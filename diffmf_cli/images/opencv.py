@@ -4,6 +4,9 @@ import os
 
 from diffmf_cli.errors import DiffmfError
 
+# What FFmpeg inside OpenCV prints about videos is reported as errors of ours; it reads this on first use.
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
 try:
     import cv2
 except ModuleNotFoundError as error:

@@ -1,7 +1,6 @@
 """Video files through OpenCV, which brings FFmpeg along."""
 
 import logging
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -19,9 +18,6 @@ from diffmf_cli.video.sink import VideoSink
 from diffmf_cli.video.source import Frame, Source
 
 log = logging.getLogger(__name__)
-
-# What FFmpeg prints is reported as errors of our own; it reads this when the first video is opened.
-os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 # Pixel formats that OpenCV would convert to 8-bit colour, although it can hand them out as they are.
 _GREY = (int.from_bytes(b"Y800", "little"), int.from_bytes(b"Y1\0\x10", "little"))
