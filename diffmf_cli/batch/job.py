@@ -3,6 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+REASONS = {
+    "unreadable": "a picture or folder cannot be read",
+    "unsuitable": "the two pictures do not fit together",
+    "ambiguous": "names that could pair with several others",
+    "collision": "results of one name",
+    "outside": "results outside of OUT",
+    "unusable": "the network gave no picture",
+    "unwritable": "the result cannot be written",
+    "worker": "the process that worked on it died",
+    "bug": "unexpected; please report it",
+}
+
 
 @dataclass(frozen=True)
 class Job:
@@ -14,6 +26,7 @@ class Job:
         vis: Path or URL of the visible picture.
         output: Path or URL of the result, below OUT.
         name: `output` relative to OUT, which identifies the job in the manifest.
+        attempt: Above 1 where a worker died over it, perhaps after writing the result.
     """
 
     key: str
@@ -21,6 +34,7 @@ class Job:
     vis: str
     output: str
     name: str
+    attempt: int = 1
 
     def record(self) -> dict[str, Any]:
         """The job as a JSON object, which `--pairs` reads back."""
@@ -34,7 +48,7 @@ class Outcome:
     Attributes:
         job: The job.
         status: `done`, `skipped` or `failed`.
-        reason: Kind of failure, for counting: one word such as `unreadable`.
+        reason: Kind of failure, for counting: a key of `REASONS`.
         message: One line: what, which file or value, how to fix.
         details: Traceback of an unexpected failure.
         width: Of the result, in pixels; 0 where there is none.

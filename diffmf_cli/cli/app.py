@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import diffmf_cli
-from diffmf_cli.cli import errors, evaluate, fuse, info, publish, train, video, weights
+from diffmf_cli.cli import batch, errors, evaluate, fuse, info, publish, train, video, weights
 from diffmf_cli.cli.output import out
 
 HELP = """
@@ -19,6 +19,7 @@ Fuse infrared and visible pictures with DIFF-MF.
 
   diffmf fuse ir.png vis.png                  writes vis_fused.png beside vis.png
   diffmf fuse ir.tiff vis.jpg -o fused.png    16-bit and float thermal pictures work as they are
+  diffmf batch ir/ vis/ -o fused/             folders of pairs
   diffmf evaluate --ir ir/ --vis vi/ --fused out/ --baselines      metrics of a folder of results
   diffmf info                                 what a bug report needs
 
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 app.command("fuse", help=fuse.HELP)(fuse.fuse)
 app.command("video", help=video.HELP)(video.video)
+app.command("batch", help=batch.HELP)(batch.batch)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
 app.command("train", help=train.HELP)(train.train)
 app.command("download-weights", help=weights.HELP)(weights.download_weights)

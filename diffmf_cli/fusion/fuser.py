@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -305,6 +306,8 @@ class Fuser:
         kind = torch.device(self.device).type
         try:
             with (
+                # Kernels of our own run on the current device, which is one for each thread.
+                torch.cuda.device(self.device) if kind == "cuda" else nullcontext(),
                 torch.inference_mode(),
                 torch.autocast(kind, dtype=half, enabled=half is not None),
                 # Same bytes in two runs, and fp32 that is not TF32.
