@@ -182,6 +182,7 @@ def evaluate(
         from diffmf_cli.images.range import IntensityRange
         from diffmf_cli.images.write import write_atomically
         from diffmf_cli.metrics import table as tables
+        from diffmf_cli.metrics import terminal
         from diffmf_cli.metrics.evaluation import BASELINES, KeptScores, Task, evaluate_pairs
 
         check_device_name(device)
@@ -209,10 +210,10 @@ def evaluate(
     table = tables.Table(methods, keys, chosen, scores, show_balance)
     tests = tables.compare(table, *compared) if compared else []
     if per_image:
-        out.show(_fitting(tables.per_image_to_terminal(table)))
-    out.show(_fitting(tables.to_terminal(table)))
+        out.show(_fitting(terminal.per_image_to_terminal(table)))
+    out.show(_fitting(terminal.to_terminal(table)))
     if compared:
-        out.show(_fitting(tables.comparison_to_terminal(tests, *compared)))
+        out.show(_fitting(terminal.comparison_to_terminal(tests, *compared)))
     if markdown is not None:
         write_atomically(markdown, tables.to_markdown(table).encode(), overwrite)
     if latex is not None:

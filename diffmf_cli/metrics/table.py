@@ -1,4 +1,4 @@
-"""Scores of many pictures as one table, in every form that it is wanted: terminal, Markdown, LaTeX, CSV."""
+"""Scores of many pictures as one table, and its forms as text: Markdown, LaTeX, CSV and JSON."""
 
 import csv
 import io
@@ -6,14 +6,11 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from diffmf_cli.errors import UsageError
 from diffmf_cli.metrics.catalogue import METRICS, Convention, Metric
 from diffmf_cli.metrics.evaluation import IMPLEMENTATION, Score
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
 
 GREY_RULE = "BT.601 full-range grey, rounded; 16-bit by its upper byte"
 BIT_DEPTH = 8
@@ -177,54 +174,6 @@ def format_figure(figure: Figure, count: int) -> tuple[str, str]:
     return f"{figure.mean:.{digits}f}", f"± {figure.std:.{digits}f}{less}"
 
 
-def _row_name(table: Table, column: str) -> str:
-    key, _, part = column.partition(".")
-    if part:
-        return {"ir": "  IR part", "vis": "  VIS part", "worst": "  worst source"}[part]
-    return f"{table.convention.label(key)} {METRICS[key].arrow}"
-
-
-def to_terminal(table: Table) -> "RenderableType":
-    """A rich table, one row a metric and one column a method; best bold, second underlined."""
-    from rich.console import Group
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    grid.add_column("")
-    for method in table.methods:
-        grid.add_column(method, justify="right")
-    for column in table.columns:
-        part = "." in column
-        cells = [Text(_row_name(table, column), "dim" if part else "")]
-        for method in table.methods:
-            mean, spread = format_figure(table.figures[method][column], table.counts[method])
-            style = {1: "bold", 2: "underline", 0: ""}[table.place(method, column)]
-            cells.append(Text.assemble((mean, style), (f" {spread}" if spread else "", "dim")))
-        grid.add_row(*cells)
-    if len(table.methods) > 1:
-        grid.add_row("mean rank", *(f"{table.ranks[m]:.2f}" for m in table.methods))
-    grid.add_row("n", *(str(table.counts[m]) for m in table.methods))
-    return Group(grid, *(Text(note, "dim") for note in table.notes()))
-
-
-def per_image_to_terminal(table: Table) -> "RenderableType":
-    """A rich table with a row for each picture."""
-    from rich.table import Table as Grid
-
-    grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("picture", "method"):
-        grid.add_column(name, no_wrap=True)
-    for column in table.columns:
-        grid.add_column(column, justify="right")
-    for score in sorted(table.scores, key=lambda s: s.key):
-        if score.error is None:
-            values = [score.values[column] for column in table.columns]
-            texts = [f"{v:.{decimals(v)}f}" if math.isfinite(v) else UNDEFINED for v in values]
-            grid.add_row(score.key, score.method, *texts)
-    return grid
-
-
 def _marked_rows(table: Table, first: str, second: str) -> Iterator[list[str]]:
     """Cells of a method a row, means only, with templates such as `**{}**` for the best and the second."""
     for method in table.methods:
@@ -372,26 +321,3 @@ def compare(table: Table, first: str, second: str) -> list[Comparison]:
         largest = max(largest, min(1.0, p * (len(found) - rank)))
         adjusted[column] = largest
     return [Comparison(column, n, middle, p, adjusted[column]) for column, n, middle, p in found]
-
-
-def comparison_to_terminal(comparisons: Sequence[Comparison], first: str, second: str) -> "RenderableType":
-    """A rich table of paired tests."""
-    from rich.console import Group
-    from rich.table import Table as Grid
-    from rich.text import Text
-
-    grid = Grid(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in (f"{first} against {second}", "median difference", "p", "p (Holm)", "n"):
-        grid.add_column(heading, justify="left" if heading.startswith(first) else "right")
-    for row in comparisons:
-        key, _, part = row.column.partition(".")
-        verdict = row.verdict()
-        style = {"better": "green", "worse": "red", "": "dim"}[verdict]
-        grid.add_row(
-            f"{key} {part}".strip(),
-            f"{row.difference:+.4g}",
-            f"{row.p:.2g}",
-            Text(f"{row.adjusted:.2g} {verdict}".rstrip(), style),
-            str(row.n),
-        )
-    return Group(grid, Text("Wilcoxon's signed-rank test over pictures, two-sided.", "dim"))
