@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from diffmf_cli.metrics.features import _edges
 from diffmf_cli.metrics.functional import evaluate
 from diffmf_cli.metrics.wavelets import _MEYER_HIGH, _MEYER_LOW, meyer_transform
 
@@ -185,6 +186,7 @@ def test_edges_are_thin_lines():
     edges = plain_edges(step[0, 0].double().numpy())
     assert edges[:, 6].all()
     assert edges.sum() == 9
+    assert (_edges(step.double())[0, 0].numpy() == edges).all()
     assert float(evaluate(step, step, step, metrics="FMI-edge")["FMI-edge"]) == 1
 
 
