@@ -203,26 +203,33 @@ def _fetch(repository: Repository, file: str, report: Report | None = None) -> P
     # Checkpoints of a few megabytes gain nothing from Xet, and plain HTTP passes through mirrors and proxies.
     os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
     from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import HTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     _quieten()
     # Its chunks of 10 MB are larger than our files: a cut transfer would begin anew, with nothing to show.
     chunk = constants.DOWNLOAD_CHUNK_SIZE
     constants.DOWNLOAD_CHUNK_SIZE = _CHUNK
+    tries = 3
     try:
-        path = hf_hub_download(
-            repository.name,
-            file,
-            revision=repository.revision,
-            local_files_only=offline(),
-            library_name="diffmf",
-            tqdm_class=_progress_bar(report),
-        )
-    except (OSError, HTTPError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"{repository}: {_reason(error, repository, file)}") from error
+        while True:
+            tries -= 1
+            try:
+                path = hf_hub_download(
+                    repository.name,
+                    file,
+                    revision=repository.revision,
+                    local_files_only=offline(),
+                    library_name="diffmf",
+                    tqdm_class=_progress_bar(report),
+                )
+                return Path(path)
+            except (OSError, HTTPError, ValueError, RuntimeError) as error:
+                # The library takes up what was cut (old versions only in a new call), never what was reset.
+                was_cut = isinstance(error, HTTPError) and not isinstance(error, HfHubHTTPError)
+                if not was_cut or not tries:
+                    raise WeightsError(f"{repository.name}: {_reason(error, repository, file)}") from error
     finally:
         constants.DOWNLOAD_CHUNK_SIZE = chunk
-    return Path(path)
 
 
 def _reason(error: Exception, repository: Repository, file: str) -> str:

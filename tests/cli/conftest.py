@@ -4,6 +4,8 @@ import base64
 import hashlib
 import json
 import re
+import socket
+import struct
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
@@ -18,6 +20,8 @@ class HubServer(ThreadingHTTPServer):
         files: what the repository holds.
         log: method, path and Range header of every request, and whether it carried a token.
         cuts: for each file, after how many bytes the next transfers break off.
+        corrupt: whether a byte changes on the way.
+        resets: how many transfers are reset half-way, which is ruder than a cut.
         statuses: what the next requests for metadata are answered with, instead of what they ask for.
         always: the same for all of them.
         token: if set, requests without it are refused.
@@ -33,6 +37,8 @@ class HubServer(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.log = []
         self.cuts: dict[str, list[int]] = {}
+        self.corrupt = False
+        self.resets = 0
         self.statuses: list[int] = []
         self.always = None
         self.token = None
@@ -136,9 +142,15 @@ class Handler(BaseHTTPRequestHandler):
 
     def content(self, file):
         data = self.server.files[file]
+        if self.server.corrupt:
+            data = data[:-1] + bytes([data[-1] ^ 1])
         start = int(re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1])
         span = {"Content_Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
         cuts = self.server.cuts.get(file, [])
+        reset = self.command == "GET" and self.server.resets > 0 and file.endswith(".safetensors")
+        if reset:
+            self.server.resets -= 1
+            cuts = [len(data) // 2]
         rest = data[start : cuts.pop(0) if cuts and self.command == "GET" else None]
         self.answer(
             206 if start else 200,
@@ -151,6 +163,10 @@ class Handler(BaseHTTPRequestHandler):
         )
         if self.command == "GET" and start + len(rest) < len(data):
             self.close_connection = True
+            if reset:
+                # Closing with a timeout of zero discards what was sent and tells the other side so.
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                self.connection.close()
 
     def do_PUT(self):
         self.note()

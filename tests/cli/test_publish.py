@@ -22,6 +22,7 @@ def publish(cli, shipped, tmp_path, monkeypatch):
     (shipped / "README.md").write_text(CARD)
     (shipped / "tiny.toml").write_text("name = 'tiny'\n")
     (shipped / "sky.png").write_bytes(b"a picture")
+    (shipped.parent / "far.png").write_bytes(b"outside")
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return lambda *args: cli("publish-weights", "--repo", REPO, *args)

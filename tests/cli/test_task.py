@@ -80,6 +80,8 @@ def test_wrong_task_is_refused(cli, pair, medical, shipped):
     result = cli("fuse", *pair, "-m", medical, "--task", "ir-vis", "--json")
     assert (result.code, result.json["error"]) == (3, "WeightsError")
     assert set(pair[0].parent.rglob("*")) == before
+    # Before any picture is read.
+    refused(cli("fuse", "no.png", "none.png", "-m", "scans", "--task", "ir-vis"), medical)
 
 
 def test_right_task_is_taken(cli, pair, medical):
