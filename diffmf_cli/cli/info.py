@@ -29,6 +29,7 @@ _PACKAGES = (
     "opencv-python",
     "opencv-python-headless",
     "safetensors",
+    "huggingface_hub",
 )
 
 

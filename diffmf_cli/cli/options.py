@@ -100,7 +100,7 @@ RepoOption = Annotated[
         also="DIFFMF_HUB_REPO",
         metavar="ORG/NAME[@REV]",
         help="A repository on the Hub; also DIFFMF_HUB_REPO, where -m looks as well.",
-        panel="Source",
+        panel="Repository",
     ),
 ]
 

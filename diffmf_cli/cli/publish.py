@@ -16,12 +16,12 @@ Publish weights in a repository on the Hub, from which diffmf download-weights t
 
 [bold]Examples[/bold]
 
-diffmf publish-weights --repo ORG/NAME --dry-run            only writes the folder NAME, to look at
-diffmf publish-weights --repo ORG/NAME                      uploads the shipped weights
+diffmf publish-weights --repo ORG/NAME --dry-run    only writes ./NAME
+diffmf publish-weights --repo ORG/NAME              the shipped weights
 diffmf publish-weights runs/mine/mine.safetensors --repo ORG/NAME
 
-[dim]The folder holds the weights, catalogue.json, config.json and a model card. Uploading needs a token with
-write access: `hf auth login`, or HF_TOKEN. A repository that does not exist is made, for all to see.[/dim]
+[dim]The repository holds weights, catalogue.json, config.json and a model card. Uploading needs a token
+with write access: `hf auth login`, or HF_TOKEN. Where there is no repository, a public one is made.[/dim]
 """
 _PANEL = "Repository"
 
@@ -29,7 +29,7 @@ _PANEL = "Repository"
 def publish_weights(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[NAME|PATH]...", show_default=False, help="Else all shipped weights."),
+        typer.Argument(metavar="NAME|PATH", show_default=False, help="Else all shipped weights."),
     ] = None,
     repo: options.RepoOption = None,
     dry_run: Annotated[

@@ -33,15 +33,15 @@ Download, list and check weights. Those that are shipped with diffmf need no dow
 [bold]Examples[/bold]
 
 diffmf download-weights --list                     what there is, and where
-diffmf download-weights --check                    compares every file with its checksum
-diffmf download-weights medical --repo ORG/NAME    from a repository on the Hub
+diffmf download-weights --check                    whether it is whole
+diffmf download-weights medical --repo ORG/NAME    from the Hub
 diffmf download-weights --all --repo ORG/NAME@v2 --dest weights/
 
-[dim]-m NAME is looked for in $DIFFMF_WEIGHTS (a folder or a file), then among the shipped weights, then
-among the downloaded ones in $HF_HOME/diffmf, and last in the repository $DIFFMF_HUB_REPO.
+[dim]-m NAME is looked for in this order: $DIFFMF_WEIGHTS (a folder or a file), shipped weights,
+downloaded ones in $HF_HOME/diffmf, the repository $DIFFMF_HUB_REPO.
 HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured.[/dim]
 """
-_SOURCE = "Source"
+_SOURCE = "Repository"
 
 
 def download_weights(
@@ -76,8 +76,6 @@ def download_weights(
 ) -> None:
     """Lists, checks or downloads; the help text is `HELP`."""
     out.configure(json=json, quiet=quiet, verbose=verbose)
-    if listing and checking:
-        raise UsageError("--list and --check are two questions: ask one")
     if everything and name is not None:
         raise UsageError(f"--all and {name} contradict each other: give one")
     if dest is not None and dest.exists() and not dest.is_dir():

@@ -77,6 +77,47 @@ def test_environment_names_a_folder(refused, shipped, tiny_model, tmp_path, monk
     refused("mone", "unknown model 'mone'")
 
 
+@pytest.fixture
+def downloaded(shipped, tiny_model):
+    """A folder of downloaded weights that holds `tiny` and `more`."""
+    folder = catalogue.downloaded_folder()
+    folder.mkdir(parents=True)
+    (row,) = json.loads((shipped / "catalogue.json").read_text())
+    (folder / "catalogue.json").write_text(json.dumps([row, {**row, "name": "more"}]))
+    for name in ("tiny", "more"):
+        (folder / f"{name}.safetensors").write_bytes(tiny_model.read_bytes())
+    return folder
+
+
+def test_downloaded_weights_come_after_shipped_ones(shipped, downloaded):
+    assert catalogue.find_weights("more") == downloaded / "more.safetensors"
+    assert catalogue.find_weights("tiny") == shipped / "tiny.safetensors"
+    (shipped / "tiny.safetensors").unlink()
+    assert catalogue.find_weights("tiny") == downloaded / "tiny.safetensors"
+    assert [(e.name, e.place) for e in catalogue.catalogue()] == [
+        ("tiny", "shipped"),
+        ("tiny", "downloaded"),
+        ("more", "downloaded"),
+    ]
+
+
+def test_broken_catalogue_of_downloads(refused, shipped, downloaded):
+    (downloaded / "catalogue.json").write_text("{}")
+    refused("more", downloaded / "catalogue.json", "not a list", "download the weights again")
+
+
+def test_where_downloads_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", "$PLACE/hf")
+    monkeypatch.setenv("PLACE", str(tmp_path))
+    assert catalogue.downloaded_folder() == tmp_path / "hf" / "diffmf"
+    monkeypatch.delenv("HF_HOME")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert catalogue.downloaded_folder() == tmp_path / "cache" / "huggingface" / "diffmf"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert catalogue.downloaded_folder() == tmp_path / ".cache" / "huggingface" / "diffmf"
+
+
 def test_environment_names_nothing(refused, shipped, tmp_path, monkeypatch):
     monkeypatch.setenv("DIFFMF_WEIGHTS", str(tmp_path / "no"))
     refused("tiny", tmp_path / "no", "DIFFMF_WEIGHTS")
@@ -110,8 +151,7 @@ def test_folder_in_a_checkout():
 
 
 def test_imports_nothing_heavy():
-    code = (
-        "import sys, diffmf_cli.model.catalogue; print({'torch', 'numpy', 'safetensors'} & set(sys.modules))"
-    )
+    heavy = "{'torch', 'numpy', 'safetensors', 'huggingface_hub'}"
+    code = f"import sys, diffmf_cli.model.catalogue; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
