@@ -63,6 +63,8 @@ def read_pair_list(source: str) -> list[Row]:
     for number, fields in parse(lines, name):
         if not fields.get("ir") or not fields.get("vis"):
             raise UsageError(f"{name}, line {number}: no {'vis' if fields.get('ir') else 'ir'}, {_HINT}")
+        if any("\0" in text for text in fields.values() if isinstance(text, str)):
+            raise UsageError(f"{name}, line {number}: a name with a null character, {_HINT}")
         located = {side: _located(folder, fields[side]) for side in ("ir", "vis")}
         rows.append(Row(**located, output=fields.get("output", ""), key=fields.get("key", "")))
     if not rows:

@@ -115,6 +115,7 @@ class Pipeline:
             ir_range=self._span,
             stretch=settings.stretch,
             dtype=None if settings.depth == "auto" else f"uint{settings.depth}",
+            names=(job.ir, job.vis),
         )
         item.notices += item.pair.notices
         item.vis = vis

@@ -47,6 +47,7 @@ class ProcessEngine:
         for worker in self._workers:
             worker.process.join(2)
             worker.process.kill()
+            worker.process.join(1)
 
     @property
     def pids(self) -> list[int | None]:
@@ -66,6 +67,7 @@ class ProcessEngine:
         with self._lock:
             if self._closed:
                 return
+            worker.process.join(1)  # or it would stay a zombie
             lost = list(worker.jobs.values())
             worker.jobs.clear()
             worker.restart()

@@ -240,6 +240,11 @@ def batch(
 
     scan = _scanner(inputs or [], pairs, naming, pair_by, recursive, may_be_empty=watch is not None)
     table = scan()
+    if not table.jobs and not table.failed and watch is None:
+        raise UsageError(
+            f"no names match (such as {table.ir_orphans[0]} and {table.vis_orphans[0]}): say with --pair-by "
+            "which part of a name counts"
+        )
     if strict and (problems := table.problems()):
         more = f" (and {len(problems) - 1} more, see --dry-run)" if len(problems) > 1 else ""
         raise UsageError(f"--strict: {problems[0]}{more}")

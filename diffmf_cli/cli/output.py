@@ -45,12 +45,16 @@ class Output(logging.Handler):
 
     def show(self, data: "RenderableType") -> None:
         """Writes data meant for eyes to stdout, except in JSON mode."""
-        if not self.json:
+        if self.json:
+            return
+        if isinstance(data, str):
+            text = f"{data}\n"  # untouched: rich would turn tabs into spaces
+        else:
             console = self._console()
             with console.capture() as capture:
-                console.print(data, soft_wrap=isinstance(data, str))
-            # File names need not be text.
-            self._write(capture.get().encode(errors="surrogateescape"))
+                console.print(data)
+            text = capture.get()
+        self._write(text.encode(errors="surrogateescape"))  # file names need not be text
 
     def binary(self, data: bytes) -> None:
         """Writes a picture to stdout."""

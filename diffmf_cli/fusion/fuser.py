@@ -114,11 +114,15 @@ def prepare(
     ir_range: str | IntensityRange = "auto",
     stretch: bool = False,
     dtype: np.typing.DTypeLike | None = None,
+    names: tuple[str, str] = ("ir", "vis"),
 ) -> Prepared:
-    """What of `Fuser.fuse` comes before the network and needs no model; its arguments and errors."""
+    """What of `Fuser.fuse` comes before the network and needs no model; its arguments and errors.
+
+    Messages call the two pictures by `names`.
+    """
     check_choice("color", color, COLORS)
     span = IntensityRange.parse(ir_range) if isinstance(ir_range, str) else ir_range
-    check_pair(ir, vis, stretch=stretch)
+    check_pair(ir, vis, stretch=stretch, names=names)
     notices = []
     if _is_coloured(ir) and not _is_coloured(vis):
         notices.append("IR has colours and VIS has none: are they swapped?")

@@ -1,9 +1,13 @@
 """Pairs by name: which names belong together, and what is refused."""
 
+import errno
+import os
+from pathlib import Path, PurePath
+
 import pytest
 
 from diffmf_cli.errors import UsageError
-from diffmf_cli.images.pairs import match_results, pair_folders
+from diffmf_cli.images.pairs import list_pictures, match_results, pair_folders, pair_names, scan_folder
 
 
 @pytest.fixture
@@ -139,3 +143,55 @@ def test_results_of_names_that_differ_in_one_letter(folders):
         "x-t": "x-t-fused.png",
         "x-v": "x-v-fused.png",
     }
+
+
+def test_ambiguous_names_leave_the_others_alone():
+    names = [PurePath(name) for name in ("1.png", "1.jpg", "2.png")]
+    found = pair_names(names, [PurePath("1.png"), PurePath("2.png"), PurePath("3.png")])
+    assert found.pairs == [("2", PurePath("2.png"), PurePath("2.png"))]
+    assert [str(name) for name in found.ir_orphans + found.vis_orphans] == ["3.png"]
+    (ambiguity,) = found.ambiguous
+    assert ambiguity.names == (PurePath("1.png"), PurePath("1.jpg"))
+    assert "1.png and 1.jpg in the infrared folder" in str(ambiguity)
+
+
+def test_links_are_followed_but_not_in_circles(folders, tmp_path):
+    ir = folders("a", "1.png", "day/2.png")
+    folders("elsewhere", "3.png")
+    (ir / "more").symlink_to(tmp_path / "elsewhere")
+    (ir / "day" / "again").symlink_to(ir)
+    listing = scan_folder(ir, recursive=True)
+    assert [name.as_posix() for name in listing.names] == ["1.png", "day/2.png", "more/3.png"]
+    assert [str(ir / "day" / "again") in line for line in listing.loops] == [True]
+
+
+def test_broken_links_are_listed_and_pipes_are_not(folders):
+    ir = folders("a", "1.png")
+    (ir / "lost.png").symlink_to(ir / "nowhere.png")
+    (ir / "self.png").symlink_to(ir / "self.png")
+    os.mkfifo(ir / "pipe.png")
+    (ir / "folder.png").mkdir()
+    assert [str(name) for name in scan_folder(ir).names] == ["1.png", "lost.png", "self.png"]
+
+
+def test_folder_of_results_and_hidden_folders_do_not_count(folders):
+    ir = folders("a", "1.png", "fused/1_fused.png", ".cache/1.png")
+    names = scan_folder(ir, recursive=True, besides=ir / "fused").names
+    assert [str(name) for name in names] == ["1.png"]
+
+
+def test_unreadable_folder_is_told(folders, monkeypatch):
+    ir = folders("a", "1.png", "closed/2.png")
+    scandir = os.scandir
+
+    def denied(path):
+        if Path(path).name == "closed":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", denied)
+    listing = scan_folder(ir, recursive=True)
+    assert [str(name) for name in listing.names] == ["1.png"]
+    assert "closed cannot be read (Permission denied)" in listing.unreadable[0]
+    with pytest.raises(UsageError, match="closed"):
+        list_pictures(ir, recursive=True)
