@@ -75,16 +75,18 @@ def _phase_congruency(picture: Tensor) -> _Features:
     energy_sum, amplitude_sum, xx, yy, xy = (torch.zeros_like(picture) for _ in range(5))
     for orientation in range(_ORIENTATIONS):
         direction = orientation * math.pi / _ORIENTATIONS
-        distance = torch.atan2(torch.sin(angle - direction), torch.cos(angle - direction))
+        distance = torch.remainder(angle - direction + math.pi, 2 * math.pi) - math.pi
         filters = radial * torch.exp(-(distance**2) / (2 * (math.pi / _ORIENTATIONS / 1.2) ** 2))
         responses = torch.fft.ifft2(spectrum * filters)
-        even, odd, amplitude = responses.real, responses.imag, responses.abs()
+        even, odd = responses.real.contiguous(), responses.imag.contiguous()
+        amplitude = (even * even).addcmul_(odd, odd).sqrt_()
         even_sum, odd_sum = even.sum(dim=1, keepdim=True), odd.sum(dim=1, keepdim=True)
         strength = torch.hypot(even_sum, odd_sum) + _EPSILON
         even_mean, odd_mean = even_sum / strength, odd_sum / strength
-        energy = even * even_mean + odd * odd_mean - (even * odd_mean - odd * even_mean).abs()
-        threshold = _noise_threshold(amplitude[:, :1], filters)
-        energy = (energy.sum(dim=1, keepdim=True) - threshold).clamp_min(0)
+        # The sum over scales of even * even_mean + odd * odd_mean, from the sums that are there.
+        along = even_sum * even_mean + odd_sum * odd_mean
+        across = (even * odd_mean).addcmul_(odd, even_mean, value=-1).abs_().sum(dim=1, keepdim=True)
+        energy = (along - across - _noise_threshold(amplitude[:, :1], filters)).clamp_min_(0)
         amplitudes = amplitude.sum(dim=1, keepdim=True)
         width = amplitudes / (amplitude.amax(dim=1, keepdim=True) + _EPSILON) / _SCALES
         energy *= torch.sigmoid(10 * (width - 0.5))
