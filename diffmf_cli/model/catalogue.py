@@ -248,7 +248,11 @@ def check_task(name_or_path: str, path: Path, task: str = "auto") -> dict[str, s
         )
     else:
         names = [entry.name for entry in entries if entry.task == task]
-        meant, where, fix = task, "not", f"use {' or '.join(['-m ' + name for name in names] or ['others'])}"
+        meant, where, fix = (
+            task,
+            "not",
+            f"use {' or '.join(['-m ' + name for name in names] or ['weights of that task'])}",
+        )
     if found != meant:
         raise WeightsError(f"{path}: weights for the task {found}, {where} {meant}: {fix}")
     return metadata
