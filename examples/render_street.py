@@ -33,7 +33,7 @@ SUPERSAMPLING = 2
 
 
 def render(
-    scene: str, size: tuple[int, int] = (640, 480), seed: int = 7
+    scene: str, size: tuple[int, int] = (640, 480), seed: int = 7, seconds: float = 0.0
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Renders a registered pair.
 
@@ -41,16 +41,17 @@ def render(
         scene: One of `SCENES`.
         size: Width and height in pixels.
         seed: Decides on leaves and sensor noise; the same seed gives the same bytes.
+        seconds: How much later than the committed pair: people walk, cars drive, noise is new.
 
     Returns:
         `ir` `(H, W)` uint8 and `vis` `(H, W, 3)` uint8, RGB.
     """
     width, height = size
-    street = build_scene(SCENES[scene], seed)
+    street = build_scene(SCENES[scene], seed, seconds)
     buffer = GBuffer(Camera(width * SUPERSAMPLING, height * SUPERSAMPLING))
     for thing in street.solids:
         buffer.draw(thing)
-    rng = np.random.default_rng([seed, 1])
+    rng = np.random.default_rng([seed, 1, round(1000 * seconds)] if seconds else [seed, 1])
     ir = thermal_camera(buffer, street, size, rng)
     vis = visible_camera(buffer, street, size, rng)
     return ir, vis

@@ -182,6 +182,12 @@ class Implicit(Solid):
             np.stack([self.cos * x + self.sin * z, y, self.cos * z - self.sin * x]) + self.position[:, None]
         )
 
+    def move(self, ahead: float) -> None:
+        """Moves it in the direction of its own z, in metres."""
+        step = ahead * vector(self.sin, 0, self.cos)
+        self.position = self.position + step
+        self.bounds = (self.bounds[0] + step, self.bounds[1] + step)
+
     def to_local(self, points: Array) -> Array:
         """World to own frame."""
         x, y, z = points - self.position[:, None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -79,10 +79,13 @@ TREES = [  # x, z, height, leaves
 ]
 
 
-def build_people() -> list[Figure]:
-    """Who is out at this hour: dark clothes, away from the lamps."""
+WALK, DRIVE = 1.3, 6.0  # metres a second
+
+
+def build_people(seconds: float = 0.0) -> list[Figure]:
+    """Who is out at this hour: dark clothes, away from the lamps. Each walks where it looks."""
     black, navy, brown, grey = (0.018, 0.018, 0.020), (0.016, 0.019, 0.03), (0.030, 0.022, 0.016), (0.03,) * 3
-    return [
+    people = [
         Figure(person_parts(black, navy, 0.62, pack=True), (2.5, 0, 7.5), -1.35, 1.02),
         Figure(person_parts(navy, black, 0.55, 0.8), (-1.75, 0, 14.1), 1.45, 1.0),
         Figure(person_parts(brown, black, 0.42, -0.6), (-6.95, 0.13, 14.8), 0.35, 1.03),
@@ -92,6 +95,17 @@ def build_people() -> list[Figure]:
         Figure(person_parts(navy, black, 0.5), (-7.4, 0.13, 33.0), 0.1, 1.0),
         Figure(person_parts(black, black, 0.5), (-6.8, 0.13, 33.6), 0.1, 0.95),
         Figure(person_parts(brown, navy, 0.6), (-3.4, 0, 47.0), 1.5, 1.0),
+    ]
+    for figure in people:
+        figure.move(WALK * seconds)
+    return people
+
+
+def build_cars(seconds: float = 0.0) -> list[CarState]:
+    """The cars; those with lights on drive."""
+    return [
+        replace(car, z=car.z + (DRIVE if car.away else -DRIVE) * seconds) if car.lights else car
+        for car in CARS
     ]
 
 
@@ -140,13 +154,14 @@ def build_signs(conditions: Conditions) -> list[Solid]:
     ]
 
 
-def build_scene(conditions: Conditions, seed: int) -> Scene:
-    """Puts the street together; `seed` decides on leaves."""
+def build_scene(conditions: Conditions, seed: int, seconds: float = 0.0) -> Scene:
+    """Puts the street together, that much later; `seed` decides on leaves."""
     rng = np.random.default_rng(seed)
-    people = build_people()
-    cars = [Car(state, conditions) for state in CARS]
-    spots = [(c.x, c.z + (1.4 if c.away else -1.4), 1.1, 0.22 * c.engine) for c in CARS]
-    spots += [(c.x, c.z, 1.4, 1.2) for c in CARS]
+    people = build_people(seconds)
+    states = build_cars(seconds)
+    cars = [Car(state, conditions) for state in states]
+    spots = [(c.x, c.z + (1.4 if c.away else -1.4), 1.1, 0.22 * c.engine) for c in states]
+    spots += [(c.x, c.z, 1.4, 1.2) for c in states]
     solids: list[Solid] = [Road(conditions, spots), Pavement(-1, conditions), Pavement(1, conditions)]
     for key, house in enumerate(HOUSES):
         building = Building(house, key + 11, conditions)
@@ -162,7 +177,7 @@ def build_scene(conditions: Conditions, seed: int) -> Scene:
         solids += build_tree(x, z, tall, leaves, rng)
     solids += build_signs(conditions)
     solids += [*cars, *people]
-    lights += car_lights(conditions) + shop_lights(conditions)
+    lights += car_lights(states, conditions) + shop_lights(conditions)
     blockers = [blocker(car, vector(1.05, 1.0, 1.1)) for car in cars]
     blockers += [blocker(figure, vector(0.8, 1.05, 0.8)) for figure in people]
     return Scene(conditions, solids, lights, blockers, people)
@@ -174,10 +189,10 @@ def blocker(body: Solid, scale: Array) -> tuple[Array, Array]:
     return (low + high) / 2, (high - low) / 2 * scale
 
 
-def car_lights(conditions: Conditions) -> list[Light]:
+def car_lights(states: list[CarState], conditions: Conditions) -> list[Light]:
     """Beams of the head lights and the red glow of the tail lights."""
     lights = []
-    for car in CARS:
+    for car in states:
         if not car.lights:
             continue
         sign = 1.0 if car.away else -1.0
