@@ -13,6 +13,8 @@ from diffmf_cli.batch.job import Job, Outcome, Settings
 from diffmf_cli.batch.processes import ATTEMPTS
 from diffmf_cli.errors import DiffmfError, UsageError
 
+_RESTARTS = 3
+
 
 class _Fusing:
     """The actor: one device's pipeline on some machine of the cluster."""
@@ -58,7 +60,7 @@ class RayEngine:
         gpus = int(resources.get("GPU", 0)) if settings.device in ("auto", "cuda") else 0
         count = workers or gpus or len(ray.nodes())
         actor = ray.remote(_Fusing).options(
-            num_gpus=1 if gpus else 0, num_cpus=1, max_restarts=3, max_concurrency=64
+            num_gpus=1 if gpus else 0, num_cpus=1, max_restarts=_RESTARTS, max_concurrency=64
         )
         self._workers = [actor.remote(settings) for _ in range(count)]
         try:
@@ -68,6 +70,7 @@ class RayEngine:
             raise DiffmfError(f"Ray: no worker could load the model ({reason})") from None
         self.depth = sum(depths)
         self._load = [0] * count
+        self._down: set[int] = set()
         self._lock = threading.Lock()
 
     def submit(self, job: Job) -> "Future[Outcome]":
@@ -91,9 +94,12 @@ class RayEngine:
 
     def _assign(self, job: Job, future: "Future[Outcome]") -> None:
         with self._lock:
-            index = min(range(len(self._load)), key=self._load.__getitem__)
+            up = [index for index in range(len(self._load)) if index not in self._down]
+            index = min(up or self._down, key=self._load.__getitem__)
             self._load[index] += 1
-        answer = self._workers[index].fuse.remote(job).future()
+        # With retries Ray waits for a worker that is being started again.
+        method = self._workers[index].fuse.options(max_task_retries=0 if up else _RESTARTS)
+        answer = method.remote(job).future()
         answer.add_done_callback(lambda answer: self._answered(index, job, future, answer))
 
     def _answered(self, index: int, job: Job, future: "Future[Outcome]", answer: "Future[Outcome]") -> None:
@@ -102,8 +108,25 @@ class RayEngine:
         error = answer.exception()
         if error is None:
             future.set_result(answer.result())
-        elif job.attempt < ATTEMPTS and isinstance(error, self._ray.exceptions.RayError):
+            return
+        self._leave_out(index)
+        if job.attempt < ATTEMPTS:
             self._assign(replace(job, attempt=job.attempt + 1), future)
         else:
             reason = " ".join(str(error).split())[:200]
             future.set_result(Outcome(job, "failed", "worker", f"its Ray worker died: {reason}"))
+
+    def _leave_out(self, index: int) -> None:
+        """Gives a worker that died no jobs until it answers again."""
+        with self._lock:
+            if index in self._down:
+                return
+            self._down.add(index)
+
+        def answered(ping: "Future[int]") -> None:
+            if ping.exception() is None:
+                with self._lock:
+                    self._down.discard(index)
+
+        ping = self._workers[index].pid.options(max_task_retries=_RESTARTS).remote()
+        ping.future().add_done_callback(answered)
