@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from diffmf_cli import scan
+from diffmf_cli.alignment.choice import choose, parse_align
+from diffmf_cli.alignment.outside import OUTSIDE, Placed, place
+from diffmf_cli.alignment.transform import Transform
 from diffmf_cli.errors import DiffmfError, ImageError, UsageError, check_choice
 from diffmf_cli.fusion.device import check_device_name, resolve_device
 from diffmf_cli.images import color as colors
@@ -96,6 +99,9 @@ class Prepared:
         shape: of the result.
         dtype: of the result.
         notices: what deserves attention, such as an infrared picture of another size.
+        shown: rows and columns of the given visible picture that the result shows.
+        placed: where an aligned infrared picture lies; `ir` and `vis` are then only the part that it covers.
+        around: `(H, W)` float32 that the fusion of that part is put into.
     """
 
     ir: np.ndarray
@@ -104,6 +110,9 @@ class Prepared:
     shape: tuple[int, ...]
     dtype: np.dtype
     notices: tuple[str, ...]
+    shown: tuple[slice, slice] = (slice(None), slice(None))
+    placed: Placed | None = None
+    around: np.ndarray | None = None
 
 
 def prepare(
@@ -114,6 +123,9 @@ def prepare(
     ir_range: str | IntensityRange = "auto",
     stretch: bool = False,
     dtype: np.typing.DTypeLike | None = None,
+    align: Transform | str = "none",
+    outside: str = "vis",
+    fov_ratio: float | None = None,
     names: tuple[str, str] = ("ir", "vis"),
 ) -> Prepared:
     """What of `Fuser.fuse` comes before the network and needs no model; its arguments and errors.
@@ -122,8 +134,13 @@ def prepare(
     """
     check_choice("color", color, COLORS)
     span = IntensityRange.parse(ir_range) if isinstance(ir_range, str) else ir_range
-    check_pair(ir, vis, stretch=stretch, names=names)
-    notices = []
+    check_choice("outside", outside, OUTSIDE)
+    align = parse_align(align, fov_ratio) if isinstance(align, str) else align
+    check_pair(ir, vis, stretch=stretch or align != "none", names=names)
+    transform, left_as_is = choose(align, ir, vis, fov_ratio=fov_ratio, ir_range=span)
+    notices = [left_as_is] if left_as_is else []
+    if transform is None and not stretch:
+        check_aspect(ir.shape[:2], vis.shape[:2])
     if _is_coloured(ir) and not _is_coloured(vis):
         notices.append("IR has colours and VIS has none: are they swapped?")
 
@@ -131,7 +148,15 @@ def prepare(
     vis_luma = colors.luma(vis_unit) if vis_unit.ndim == 3 else vis_unit
     ir_unit = _without_single_channel(span.apply(ir))
     ir_luma = colors.luma(ir_unit) if ir_unit.ndim == 3 else ir_unit
-    if ir_luma.shape != vis_luma.shape:
+    part, placed, around = (slice(None), slice(None)), None, None
+    if transform is not None:
+        found = place(ir_luma, transform, outside)
+        if outside == "crop":
+            part, vis_unit = found.box, vis_unit[found.box]
+        else:
+            placed, around = found, vis_luma if outside == "vis" else np.zeros_like(vis_luma)
+        ir_luma, vis_luma = found.ir, vis_luma[found.box]
+    elif ir_luma.shape != vis_luma.shape:
         (h, w), (height, width) = ir_luma.shape, vis_luma.shape
         notices.append(f"IR of {w}x{h} was resampled to the {width}x{height} of VIS")
         ir_luma = resize_to(ir_luma, (height, width), stretch)
@@ -140,9 +165,12 @@ def prepare(
         ir_luma,
         vis_luma,
         vis_unit if coloured else None,
-        vis_luma.shape if vis_unit.ndim == 3 and not coloured else vis.shape,
+        vis_unit.shape[:2] if vis_unit.ndim == 3 and not coloured else vis[part].shape,
         np.dtype(vis.dtype if dtype is None else dtype),
         tuple(notices),
+        part,
+        placed,
+        around,
     )
 
 
@@ -217,8 +245,11 @@ class Fuser:
         ir_range: str = "auto",
         stretch: bool = False,
         dtype: np.typing.DTypeLike | None = None,
+        align: Transform | str = "none",
+        outside: str = "vis",
+        fov_ratio: float | None = None,
     ) -> np.ndarray:
-        """Fuses one registered pair.
+        """Fuses one pair.
 
         The network fuses the infrared picture with the BT.601 luma of the visible one; colour comes from
         `vis`. The output is clamped to its range, never stretched. What deserves attention, such as an
@@ -232,15 +263,30 @@ class Fuser:
             ir_range: which infrared values become black and white; see `IntensityRange.parse`.
             stretch: accept aspect ratios that differ.
             dtype: of the result, where not that of `vis`: uint8, uint16 or a float in [0, 1].
+            align: `none` for a registered pair, `auto` to find where `ir` lies in `vis`, or a transform or
+                its file.
+            outside: what the result shows where an aligned `ir` does not reach: `vis` with a soft border,
+                `blank` is black, `crop` cuts it off.
+            fov_ratio: width of the infrared view over that of the visible one, which helps `auto`.
 
         Returns:
-            An array of the shape and dtype of `vis`.
+            An array of the shape and dtype of `vis`; smaller with `crop`.
 
         Raises:
             ImageError: for pictures that cannot be fused, and for a result that is constant or not finite.
             UsageError: for values that an option does not take, and aspect ratios that differ.
         """
-        prepared = prepare(ir, vis, color=color, ir_range=ir_range, stretch=stretch, dtype=dtype)
+        prepared = prepare(
+            ir,
+            vis,
+            color=color,
+            ir_range=ir_range,
+            stretch=stretch,
+            dtype=dtype,
+            align=align,
+            outside=outside,
+            fov_ratio=fov_ratio,
+        )
         for notice in prepared.notices:
             log.warning(notice)
         return self.restore(prepared, self.run([prepared])[0])
@@ -274,6 +320,8 @@ class Fuser:
             raise ImageError(f"the network gave NaN or infinite values in {self.precision}; use fp32")
         if _is_constant(fused) and not (_is_constant(pair.ir) and _is_constant(pair.vis)):
             raise ImageError("the network gave a constant picture; use another model, or fp32")
+        if pair.placed is not None and pair.around is not None:
+            fused = pair.placed.complete(fused, pair.around)
         if pair.vis_rgb is not None:
             fused = colors.restore_color(fused, pair.vis_rgb)
         return from_unit(fused.reshape(pair.shape), pair.dtype)

@@ -65,5 +65,5 @@ def check_aspect(ir: tuple[int, int], vis: tuple[int, int]) -> None:
     turned = "" if differ(ir[1], ir[0]) else " (one of them looks turned by 90 degrees)"
     raise UsageError(
         f"infrared {ir[1]}x{ir[0]} and visible {vis[1]}x{vis[0]} differ in shape{turned}: "
-        "give pictures of the same view, or --stretch to fit the infrared one anyway"
+        "--align auto finds one view in the other, --stretch fits the infrared one anyway"
     )

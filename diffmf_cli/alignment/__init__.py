@@ -1,0 +1,1 @@
+"""Where an infrared picture lies in a visible one of the same scene."""

@@ -1,0 +1,81 @@
+"""What `--align` means for one pair: nothing, an estimate, or a saved transform."""
+
+from difflib import get_close_matches
+from pathlib import Path
+
+import numpy as np
+
+from diffmf_cli.alignment.estimate import check_ratio, estimate
+from diffmf_cli.alignment.transform import Transform, read_transform
+from diffmf_cli.errors import UsageError
+from diffmf_cli.images import color
+from diffmf_cli.images.range import IntensityRange, to_unit
+
+NONE, AUTO = "none", "auto"
+
+
+def parse_align(align: str, fov_ratio: float | None = None) -> Transform | str:
+    """Checks the value of `--align` before any picture is read.
+
+    Args:
+        align: `none`, `auto`, or the path of a saved transform.
+        fov_ratio: value of `--fov-ratio`.
+
+    Returns:
+        The saved transform, or the word.
+
+    Raises:
+        UsageError: The file cannot be used, or the ratio is out of range or of no use.
+    """
+    check_ratio(fov_ratio)
+    if fov_ratio is not None and align != AUTO:
+        raise UsageError(f"--fov-ratio {fov_ratio:g} helps --align auto only: add that, or leave it out")
+    if align in (NONE, AUTO):
+        return align
+    path = Path(align)
+    if not path.suffix and not path.exists():
+        guess = get_close_matches(align.lower(), (NONE, AUTO), n=1)
+        hint = f"did you mean '{guess[0]}'?" if guess else "use none, auto or a FILE.json"
+        raise UsageError(f"unknown alignment '{align}': {hint}")
+    return read_transform(path)
+
+
+def choose(
+    align: Transform | str,
+    ir: np.ndarray,
+    vis: np.ndarray,
+    *,
+    fov_ratio: float | None = None,
+    ir_range: IntensityRange | None = None,
+    name: str = "the alignment",
+) -> tuple[Transform | None, str]:
+    """The transform to apply to a pair.
+
+    Args:
+        align: what `parse_align` returned.
+        ir: `(H, W)`, `(H, W, 1)` or `(H, W, 3)`; uint8, uint16 or float.
+        vis: the same forms; floats in [0, 1].
+        fov_ratio: see `estimate`.
+        ir_range: which infrared values become black and white.
+        name: what messages call a saved transform.
+
+    Returns:
+        The transform, or None for a pair that stays as it is; and then why, where it was to be estimated.
+
+    Raises:
+        UsageError: A saved transform is for other sizes.
+    """
+    if isinstance(align, Transform):
+        align.check_sizes(ir.shape[1::-1], vis.shape[1::-1], name)
+        return align, ""
+    if align == NONE:
+        return None, ""
+    result = estimate(_luma((ir_range or IntensityRange()).apply(ir)), _luma(to_unit(vis)), fov_ratio)
+    why = f"not aligned, IR and VIS are used as they are: {result.reason}" if result.reason else ""
+    return result.transform, why
+
+
+def _luma(unit: np.ndarray) -> np.ndarray:
+    if unit.ndim == 3:
+        unit = color.luma(unit) if unit.shape[2] == 3 else unit[:, :, 0]
+    return np.ascontiguousarray(unit)

@@ -1,0 +1,155 @@
+"""The transform of one pair from its pixels, or the reason why it is better left as it is."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffmf_cli.alignment.geometry import corner_distance, project, resizing
+from diffmf_cli.alignment.refine import HOMOGRAPHY, SIMILARITY, ZOOM, correlation, frame, improve
+from diffmf_cli.alignment.search import Candidate, distinct, search
+from diffmf_cli.alignment.transform import Transform
+from diffmf_cli.errors import UsageError
+from diffmf_cli.images.resize import ASPECT_TOLERANCE
+
+SMALLEST_RATIO, LARGEST_RATIO = 0.1, 10.0
+_SMALLEST_SIDE = 32  # pixels, below which edges prove nothing
+_COARSE, _FINE = 240, 480  # pixels of the longer side of the infrared picture while it is fitted
+
+# What decides; tuned on RoadScene train by benchmarks/alignment.py, which docs/alignment.md explains.
+_LEAST_LEAD = 0.18  # of the best place over the next other one, relative to its own correlation
+_LEAST_SCORE = 0.12
+_LEAST_GAIN = 0.06  # in correlation over the pair as it is
+_LEAST_MOVE = 0.006  # of the diagonal
+_MODEL_GAIN = 0.04  # in correlation for parameters beyond a similarity
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What was found out about a pair.
+
+    Attributes:
+        transform: where the infrared picture lies, or None where it is better left as it is.
+        reason: why it is None, as a sentence for the user; empty otherwise.
+        found: the best transform, whether or not it is worth applying; None where there is no clear one.
+    """
+
+    transform: Transform | None
+    reason: str
+    found: Transform | None
+
+
+@dataclass(frozen=True)
+class _Fit:
+    matrix: np.ndarray
+    score: float
+    lead: float
+
+
+def check_ratio(ratio: float | None) -> None:
+    """Refuses a ratio of the fields of view that cannot be meant.
+
+    Raises:
+        UsageError: It is not between 0.1 and 10.
+    """
+    if ratio is not None and not SMALLEST_RATIO <= ratio <= LARGEST_RATIO:
+        raise UsageError(
+            f"field-of-view ratio {ratio:g} is out of range: use {SMALLEST_RATIO:g} to {LARGEST_RATIO:g}, "
+            "the width of the infrared view over that of the visible one"
+        )
+
+
+def estimate(ir: np.ndarray, vis: np.ndarray, fov_ratio: float | None = None) -> Estimate:
+    """Finds where an infrared picture lies in a visible one.
+
+    Edges are correlated over scales, turns and shifts, the best places are fitted by Gauss-Newton, coarse to
+    fine, and the result must pass a gate: clearly ahead of any other place, and clearly better than the pair
+    as it is.
+
+    Args:
+        ir: `(H, W)` float32 of any range.
+        vis: `(H, W)` float32 of any range.
+        fov_ratio: width of the infrared view over that of the visible one, where it is known to some 8 %.
+            Otherwise about the same view is tried first, then an infrared view of 0.3 to 1 of it.
+
+    Raises:
+        UsageError: `fov_ratio` is out of range.
+    """
+    check_ratio(fov_ratio)
+    if min(*ir.shape, *vis.shape) < _SMALLEST_SIDE:
+        return Estimate(None, f"a picture has fewer than {_SMALLEST_SIDE} pixels a side", None)
+    if ir.min() == ir.max() or vis.min() == vis.max():
+        return Estimate(None, "a picture is constant", None)
+    ir_size, vis_size = ir.shape[::-1], vis.shape[::-1]
+    shape = ir_size[0] * vis_size[1] / (ir_size[1] * vis_size[0])
+    alike = max(shape, 1 / shape) <= ASPECT_TOLERANCE
+    aspect = (
+        shape if alike else 1.0
+    )  # a picture that was resampled to nearly fit has pixels that are not square
+    as_is = resizing(ir_size, vis_size) if alike else None
+
+    if fov_ratio is not None:
+        best = _fit(ir, vis, aspect, fov_ratio * 1.03 ** np.arange(-3.0, 4), (-3, 0, 3), as_is, 0.2, 192)
+    else:
+        best = _fit(ir, vis, aspect, 1.035 ** np.arange(-3.0, 4), range(-6, 7, 2), as_is, 0.2, 128)
+        if not _is_clear(best):
+            ratios = 1.04 ** -np.arange(-1.0, 32)
+            other = _fit(ir, vis, aspect, ratios, (0,), None, 0.1, 192)
+            if other.lead * other.score > best.lead * best.score:
+                best = other
+    if not _is_clear(best):
+        return Estimate(None, "no place fits clearly better than others", None)
+
+    matrix, score, model = _richer(ir, vis, best.matrix, aspect)
+    found = Transform(matrix, model, ir_size, vis_size, score)
+    if as_is is not None:
+        gain = score - correlation(frame(ir, vis, as_is, aspect, _FINE))[0]
+        moved = corner_distance(matrix, as_is, ir_size)
+        if gain < _LEAST_GAIN or moved < _LEAST_MOVE * np.hypot(*vis_size):
+            return Estimate(None, f"moving it by {moved:.1f} pixels is no clear gain", found)
+    return Estimate(found, "", found)
+
+
+def _is_clear(fit: _Fit) -> bool:
+    return fit.lead >= _LEAST_LEAD and fit.score >= _LEAST_SCORE
+
+
+def _fit(
+    ir: np.ndarray,
+    vis: np.ndarray,
+    aspect: float,
+    ratios: Sequence[float] | np.ndarray,
+    degrees: Sequence[float],
+    as_is: np.ndarray | None,
+    beyond: float,
+    side: int,
+) -> _Fit:
+    """Searches, fits the best places, and tells how far the best is ahead of the next other one."""
+    size = ir.shape[::-1]
+    places = search(ir, vis, list(ratios), degrees, aspect=aspect, beyond=beyond, side=side)
+    starts = [place.matrix for place in distinct(places, size, 4, 0.08)]
+    if as_is is not None:
+        starts.append(as_is)
+    fits = []
+    for start in starts:
+        matrix = improve(frame(ir, vis, start, aspect, _COARSE), SIMILARITY if len(degrees) > 1 else ZOOM)
+        fits.append(Candidate(matrix, correlation(frame(ir, vis, matrix, aspect, _COARSE))[0]))
+    best = max(fits, key=lambda fit: fit.score)
+    far = 0.05 * float(np.hypot(*np.ptp(project(best.matrix, np.array([[0.0, 0.0], size])), axis=0)))
+    others = [fit.score for fit in fits if corner_distance(fit.matrix, best.matrix, size) > far]
+    lead = 1 - max(others, default=0.0) / best.score if best.score > 0 else 0.0
+    return _Fit(best.matrix, best.score, lead)
+
+
+def _richer(
+    ir: np.ndarray, vis: np.ndarray, matrix: np.ndarray, aspect: float
+) -> tuple[np.ndarray, float, str]:
+    """Fits finely, with the parameters of a homography only where they explain clearly more."""
+    matrix = improve(frame(ir, vis, matrix, aspect, _FINE), SIMILARITY)
+    view = frame(ir, vis, matrix, aspect, _FINE)
+    score = correlation(view)[0]
+    homography = improve(view, HOMOGRAPHY)
+    better = correlation(frame(ir, vis, homography, aspect, _FINE))[0]
+    if better > score + _MODEL_GAIN:
+        return homography, better, "homography"
+    return matrix, score, "affine"
