@@ -6,16 +6,23 @@ from pathlib import Path
 import PIL.Image
 from PIL import ExifTags
 
+from diffmf_cli.alignment.estimate import LARGEST_RATIO, SMALLEST_RATIO
+
 
 def fov_ratio(ir: Path | bytes, vis: Path | bytes) -> float | None:
-    """Width of the infrared view over that of the visible one, by EXIF; None where a file does not tell.
+    """Width of the infrared view over that of the visible one, by EXIF.
+
+    None where a file does not tell, or tells nonsense.
 
     Args:
         ir: a path, or the bytes of a file.
         vis: the same.
     """
     widths = [_view_width(source) for source in (ir, vis)]
-    return widths[0] / widths[1] if widths[0] and widths[1] else None
+    if not (widths[0] and widths[1]):
+        return None
+    ratio = widths[0] / widths[1]
+    return ratio if SMALLEST_RATIO <= ratio <= LARGEST_RATIO else None
 
 
 def _view_width(source: Path | bytes) -> float | None:

@@ -66,17 +66,17 @@ def place(ir: np.ndarray, transform: Transform, outside: str = "vis") -> Placed:
     Raises:
         ImageError: The infrared picture covers nothing of the visible one.
     """
-    matrix = transform.matrix
     covered = _covered(transform)
     box = _largest_rectangle(covered) if outside == "crop" else _bounds(covered)
-    covered = covered[box]
-    origin = np.array([[1, 0, -box[1].start], [0, 1, -box[0].start], [0, 0, 1]], np.float64)
-    moved = _resample(ir, origin @ matrix, (covered.shape[1], covered.shape[0]))
     weight = covered.astype(np.float32)
     if outside == "vis" and not covered.all():
-        # The border of the visible picture is no border of the infrared one: only what is not covered counts.
+        # Where the visible picture ends as well nothing needs blending: only what is not covered counts.
         distance = cv2.distanceTransform(covered, cv2.DIST_L2, 3)
-        weight = np.minimum(distance / max(1.0, _FEATHER * min(covered.shape)), 1).astype(np.float32)
+        shorter = min(box[0].stop - box[0].start, box[1].stop - box[1].start)
+        weight = np.minimum(distance / max(1.0, _FEATHER * shorter), 1).astype(np.float32)
+    origin = np.array([[1, 0, -box[1].start], [0, 1, -box[0].start], [0, 0, 1]], np.float64)
+    weight = weight[box]
+    moved = _resample(ir, origin @ transform.matrix, (weight.shape[1], weight.shape[0]))
     return Placed(moved, box, weight)
 
 

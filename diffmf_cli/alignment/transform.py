@@ -33,16 +33,19 @@ class Transform:
     vis_size: tuple[int, int]
     score: float
 
-    def to_json(self, **more: Any) -> bytes:
-        """The text of a file that `read_transform` reads, with further entries that it ignores."""
-        values = {
+    def facts(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {
             "matrix": [[float(f"{value:.10g}") for value in row] for row in self.matrix],
             "model": self.model,
             "ir_size": list(self.ir_size),
             "vis_size": list(self.vis_size),
             "score": round(self.score, 4),
-            **more,
         }
+
+    def to_json(self, **more: Any) -> bytes:
+        """The text of a file that `read_transform` reads, with further entries that it ignores."""
+        values = {**self.facts(), **more}
         # One row of the matrix a line, so that a person can read it.
         lines = ",\n".join(f'  "{key}": {_value(key, value)}' for key, value in values.items())
         return f"{{\n{lines}\n}}\n".encode()

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
@@ -25,6 +26,7 @@ Fuse one infrared and one visible picture of the same scene.
   diffmf fuse ir.png vis.png                     writes vis_fused.png beside vis.png
   diffmf fuse ir.tiff vis.jpg -o out/fused.png   any depth: 8-bit, 16-bit and float
   diffmf fuse ir.png vis.png -m lite --json      a smaller, faster model; facts as JSON on stdout
+  diffmf fuse ir.png vis.png --align auto        two cameras that do not match yet
   diffmf fuse mri.png pet.png -m medical         structure from the first, colour from the second
   cat ir.png | diffmf fuse - vis.png -o - > fused.png
 
@@ -60,6 +62,15 @@ def fuse(
     color: options.ColorOption = "auto",
     ir_range: options.IrRangeOption = "auto",
     stretch: options.StretchOption = False,
+    align: options.AlignOption = "none",
+    save_align: Annotated[
+        Path | None,
+        options.option(
+            "--save-align", metavar="FILE.json", help="Keep what --align auto found.", panel="Pictures"
+        ),
+    ] = None,
+    outside: options.OutsideOption = "vis",
+    fov_ratio: options.FovRatioOption = None,
     depth: options.DepthOption = "auto",
     format: options.FormatOption = "auto",
     quality: options.QualityOption = 95,
@@ -82,14 +93,25 @@ def fuse(
     if not 1 <= quality <= 100:
         raise UsageError(f"quality {quality} is out of range: use 1 to 100")
 
+    if save_align is not None and align != "auto":
+        raise UsageError(f"--save-align {save_align} keeps what --align auto finds: add --align auto")
+
     seconds: dict[str, float] = {}
     # Every mistake that can be found without torch is found first: importing it alone takes seconds.
     with out.status("Reading pictures"), _timed(seconds, "read"):
+        from diffmf_cli.alignment import choice
+        from diffmf_cli.alignment.focal import fov_ratio as exif_ratio
+        from diffmf_cli.alignment.outside import OUTSIDE, shown
         from diffmf_cli.fusion.files import encode_fused, read_pair
         from diffmf_cli.fusion.fuser import check_pair, check_settings
         from diffmf_cli.images import write
+        from diffmf_cli.images.range import IntensityRange
         from diffmf_cli.model.catalogue import TASKS, check_task, find_weights
 
+        check_choice("outside", outside, OUTSIDE)
+        asked = choice.parse_align(align, fov_ratio)
+        if save_align is not None:
+            write.check_place(save_align, overwrite)
         check_settings(
             device=device,
             precision=precision,
@@ -110,7 +132,24 @@ def fuse(
         ir_image, vis_image = read_pair(ir_source, vis_source, names)
         for note in (*ir_image.notes, *vis_image.notes):
             log.warning(note)
-        check_pair(ir_image.pixels, vis_image.pixels, stretch=stretch, names=(ir_image.name, vis_image.name))
+        pixels = ir_image.pixels, vis_image.pixels
+        check_pair(*pixels, stretch=stretch or align != "none", names=names)
+
+    transform = None
+    if asked != choice.NONE:
+        with out.status("Aligning"), _timed(seconds, "align"):
+            span = IntensityRange.parse(ir_range)
+            hint = exif_ratio(ir_source, vis_source) if fov_ratio is None else fov_ratio
+            transform, why_not = choice.choose(asked, *pixels, fov_ratio=hint, ir_range=span, name=align)
+            if transform is None and hint != fov_ratio:  # what a camera says of its lens can be wrong
+                transform, why_not = choice.choose(asked, *pixels, ir_range=span)
+        if transform is None:
+            log.warning(why_not)
+            check_pair(*pixels, stretch=stretch, names=names)
+            if save_align is not None:
+                log.warning("%s is not written: there is no alignment to keep", save_align)
+        elif save_align is not None:
+            write.write_atomically(save_align, transform.to_json(), overwrite)
 
     with exit_at_once_on_interrupt(), out.status("Loading the model") as doing:
         with _timed(seconds, "load"):
@@ -127,15 +166,18 @@ def fuse(
         doing("Fusing")
         with _timed(seconds, "model"):
             fused = fuser.fuse(
-                ir_image.pixels,
-                vis_image.pixels,
+                *pixels,
                 color=color,
                 ir_range=ir_range,
                 stretch=stretch,
+                align="none" if transform is None else transform,
+                outside=outside,
                 dtype=None if depth == "auto" else f"uint{depth}",
             )
 
     with _timed(seconds, "write"):
+        if transform is not None and vis_image.alpha is not None:
+            vis_image = replace(vis_image, alpha=vis_image.alpha[shown(transform, outside)])
         data, losses = encode_fused(fused, vis_image, extension, quality)
         for loss in losses:
             log.warning(loss)
@@ -162,6 +204,7 @@ def fuse(
             "device": fuser.device,
             "precision": fuser.precision,
             "scan_backend": fuser.scan_backend,
+            "align": None if transform is None else transform.facts(),
             "seconds": {phase: round(spent, 3) for phase, spent in seconds.items()},
             "notices": out.notices,
         }

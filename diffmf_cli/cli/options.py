@@ -131,6 +131,33 @@ StretchOption = Annotated[
         panel=_PICTURE,
     ),
 ]
+AlignOption = Annotated[
+    str,
+    option(
+        "--align",
+        metavar="none|auto|FILE.json",
+        help="Move IR onto VIS: by itself, or as --save-align and `diffmf align` saved it.",
+        panel=_PICTURE,
+    ),
+]
+OutsideOption = Annotated[
+    str,
+    option(
+        "--outside",
+        metavar="vis|crop|blank",
+        help="Where an aligned IR does not reach: VIS alone, nothing, or black.",
+        panel=_PICTURE,
+    ),
+]
+FovRatioOption = Annotated[
+    float | None,
+    option(
+        "--fov-ratio",
+        metavar="R",
+        help="Width of the IR view over that of VIS, within some 8 %, to help --align auto.",
+        panel=_PICTURE,
+    ),
+]
 DepthOption = Annotated[
     str,
     option(
