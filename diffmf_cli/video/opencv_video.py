@@ -14,7 +14,7 @@ from diffmf_cli.errors import ImageError
 from diffmf_cli.images.opencv import cv2
 from diffmf_cli.images.write import placed_atomically
 from diffmf_cli.video.container import CODECS, check_readable, why_not
-from diffmf_cli.video.sink import VideoSink
+from diffmf_cli.video.sink import HD, VideoSink
 from diffmf_cli.video.source import Frame, Source
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,11 @@ class OpenCVSink(VideoSink):
     ) -> None:
         # OpenCV cuts odd sizes itself, whatever the codec could do.
         super().__init__(path, overwrite, codec, fps, shape, odd_sizes=False)
+        if self.coloured and codec == "mpeg4" and self.height >= HD:
+            log.warning(
+                "OpenCV writes HD video with the colour matrix of small ones and cannot tag it: players may show "
+                "colours a little off (--video-backend pyav does it right)"
+            )
         self._written, self._late = 0, Fraction(0)
 
     def check(self) -> None:

@@ -15,7 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from diffmf_cli.errors import ImageError
 from diffmf_cli.images.write import placed_atomically
 from diffmf_cli.video.container import CODECS, check_readable, why_not
-from diffmf_cli.video.sink import VideoSink
+from diffmf_cli.video.sink import HD, VideoSink
 from diffmf_cli.video.source import Frame, Source
 
 log = logging.getLogger(__name__)
@@ -233,4 +233,4 @@ def _pixels(picture: Any) -> np.ndarray:
 
 def _usual_matrix(height: int) -> int:
     """BT.709 from 720 rows on, else BT.601: what untagged video is taken for."""
-    return 1 if height >= 720 else 6
+    return 1 if height >= HD else 6

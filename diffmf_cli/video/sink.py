@@ -13,6 +13,8 @@ from diffmf_cli.video.source import Frame
 
 log = logging.getLogger(__name__)
 
+HD = 720  # rows from which on players take untagged colours for those of BT.709, not BT.601
+
 
 class Sink(ABC):
     """Takes fused frames.

@@ -177,3 +177,11 @@ def test_steps(frames, tmp_path):
         assert [frame.number for frame in read] == [1, 4, 7]
         assert [frame.time for frame in read] == [0, Fraction(3, 25), Fraction(6, 25)]
         assert np.array_equal(read[2].pixels, frames[6])
+
+
+@pytest.mark.parametrize(("height", "told"), [(480, False), (720, True)])
+def test_opencv_tells_that_it_cannot_tag_hd(tmp_path, height, told, caplog):
+    from diffmf_cli.video.opencv_video import OpenCVSink
+
+    OpenCVSink(tmp_path / "o.mp4", False, "mpeg4", Fraction(25), (height, 64, 3))
+    assert ("colours a little off" in caplog.text) == told
