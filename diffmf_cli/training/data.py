@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from diffmf_cli.errors import UsageError
+from diffmf_cli.images.pairs import pair_names, scan_folder
 from diffmf_cli.training.recipe import Data
 
 # Names of the folders of a source: of what gives structure and of what may give colour.
@@ -67,15 +68,12 @@ def load_pairs(folders: Sequence[Path]) -> Pairs:
     return pairs
 
 
-def _from_folder(folder: Path) -> Pairs:
-    from diffmf_cli.images.color import luma
-    from diffmf_cli.images.range import to_unit
-    from diffmf_cli.images.read import read_image
+def name_pairs(folder: Path) -> list[tuple[str, Path, Path]]:
+    """Names (`set/stem`), infrared and visible paths of one source's pairs, in the order of infrared names.
 
-    def grey(path: Path) -> np.ndarray:
-        unit = to_unit(read_image(path).pixels)
-        return np.rint(255 * (luma(unit) if unit.ndim == 3 else unit)).astype(np.uint8)
-
+    Raises:
+        UsageError: if a folder is missing, has no pictures, or a name has no partner or two of them.
+    """
     ir_folder, vis_folder = (
         next((folder / name for name in names if (folder / name).is_dir()), None)
         for names in (IR_FOLDERS, VIS_FOLDERS)
@@ -85,20 +83,37 @@ def _from_folder(folder: Path) -> Pairs:
             f"{folder}: training reads pairs from a folder {' or '.join(IR_FOLDERS)} and one of "
             f"{', '.join(VIS_FOLDERS)} in it"
         )
+    found = pair_names(scan_folder(ir_folder).names, scan_folder(vis_folder).names)
+    for double in found.ambiguous:
+        raise UsageError(f"{folder}: {double.names[0]} and {double.names[1]} show one scene: rename one")
+    for orphan in found.ir_orphans:
+        raise UsageError(f"{ir_folder / orphan}: no picture of that name in {vis_folder}")
+    if not found.pairs:
+        raise UsageError(f"{ir_folder}: no pictures")
+    source = f"{folder.parent.name}/{folder.name}"
+    return [
+        (f"{source}/{ir.stem}", ir_folder / ir, vis_folder / vis)
+        for _, ir, vis in sorted(found.pairs, key=lambda pair: pair[1])
+    ]
+
+
+def _from_folder(folder: Path) -> Pairs:
+    from diffmf_cli.images.color import luma
+    from diffmf_cli.images.range import to_unit
+    from diffmf_cli.images.read import read_image
+
+    def grey(path: Path) -> np.ndarray:
+        unit = to_unit(read_image(path).pixels)
+        return np.rint(255 * (luma(unit) if unit.ndim == 3 else unit)).astype(np.uint8)
+
     pairs = Pairs([], [], [])
-    partners = {p.stem: p for p in vis_folder.iterdir()}
-    for ir_path in sorted(ir_folder.iterdir()):
-        partner = partners.get(ir_path.stem)
-        if partner is None:
-            raise UsageError(f"{ir_path}: no picture of that name in {vis_folder}")
-        ir, vis = grey(ir_path), grey(partner)
+    for name, ir_path, vis_path in name_pairs(folder):
+        ir, vis = grey(ir_path), grey(vis_path)
         if ir.shape != vis.shape:
-            raise UsageError(f"{ir_path}: {ir.shape[::-1]} but {partner} is {vis.shape[::-1]}")
-        pairs.names.append(f"{folder.parent.name}/{folder.name}/{ir_path.stem}")
+            raise UsageError(f"{ir_path}: {ir.shape[::-1]} but {vis_path} is {vis.shape[::-1]}")
+        pairs.names.append(name)
         pairs.ir.append(ir)
         pairs.vis.append(vis)
-    if not pairs.names:
-        raise UsageError(f"{ir_folder}: no pictures")
     return pairs
 
 

@@ -1,5 +1,6 @@
 """Where training crops come from."""
 
+from pathlib import Path
 from zlib import crc32
 
 import cv2
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from diffmf_cli.errors import ImageError, UsageError
-from diffmf_cli.training.data import CropSampler, Pairs, load_pairs
+from diffmf_cli.training.data import CropSampler, Pairs, load_pairs, name_pairs
 from diffmf_cli.training.recipe import Data
 
 PLAIN = np.zeros(10, np.float32)  # variation that leaves a crop as it is:
@@ -148,6 +149,47 @@ def test_reads_folders_in_order(data):
         assert np.array_equal(vis, cv2.imread(str(visible), -1))
 
 
+REAL = Path(__file__).parents[3] / "shared/data"
+
+
+@pytest.mark.skipif(not REAL.exists(), reason=f"no pictures in {REAL}")
+@pytest.mark.parametrize(
+    ("source", "together", "count", "names", "held_count", "held"),
+    [
+        ("roadscene/train", "", 171, 0x60576596, 18, 0x5802A48B),
+        ("msrs/train", "", 241, 0xECCE7FA9, 24, 0xE6156BFC),
+        ("harvard/ct-mri/train", r".*(?=\d$)", 160, 0x6CE13E7D, 5, 0x3EE51DBD),
+        ("harvard/pet-mri/train", r".*(?=\d$)", 245, 0xC4CA9F3C, 0, 0),
+        ("harvard/spect-mri/train", r".*(?=\d$)", 333, 0x30C631C7, 17, 0x9D92F0C1),
+    ],
+)
+def test_what_the_shipped_weights_were_trained_on_stays_the_same(
+    source, together, count, names, held_count, held
+):
+    """Other names or another order would validate on pairs that were trained on."""
+
+    def digest(lines):
+        return len(lines), crc32("\n".join(lines).encode())
+
+    found = name_pairs(REAL / source)
+    assert all(ir.stem == vis.stem == name.rpartition("/")[2] for name, ir, vis in found)
+    assert digest([name for name, _, _ in found]) == (count, names)
+    nothing = [np.zeros((1, 1), np.uint8)] * count
+    pairs = Pairs([name for name, _, _ in found], nothing, nothing)
+    assert digest(pairs.split(Data().hold_out, together)[1].names) == (held_count, held)
+
+
+def test_names_that_differ_by_the_camera_pair_and_other_files_do_not_count(tmp_path, pairs):
+    pairs(tmp_path / "s", range(2))
+    for folder, camera in (("ir", "ir"), ("vi", "vis")):
+        (tmp_path / "s" / folder / "000.png").rename(tmp_path / "s" / folder / "a.png")
+        (tmp_path / "s" / folder / "001.png").rename(tmp_path / "s" / folder / f"a-1_{camera}.png")
+    (tmp_path / "s/ir/notes.txt").write_text("a")
+    (tmp_path / "s/vi/.hidden.png").write_text("b")
+    # In the order of file names, in which `-` comes before the `.` of an extension.
+    assert load_pairs([tmp_path / "s"]).names == [f"{tmp_path.name}/s/a-1_ir", f"{tmp_path.name}/s/a"]
+
+
 def test_colours_become_luma(tmp_path, pairs):
     pairs(tmp_path / "s", range(1))
     red = np.zeros((56, 72, 3), np.uint8)
@@ -212,6 +254,10 @@ def test_bad_folders(tmp_path, pairs):
     cv2.imwrite(str(tmp_path / "s/vi/001.png"), np.zeros((9, 9), np.uint8))
     with pytest.raises(UsageError, match=r"001\.png: \(72, 56\) but .* is \(9, 9\)"):
         load_pairs([tmp_path / "s"])
+    (tmp_path / "s/vi/001.jpg").write_text("another")
+    with pytest.raises(UsageError, match=r"s: 001\.jpg and 001\.png show one scene"):
+        load_pairs([tmp_path / "s"])
+    (tmp_path / "s/vi/001.jpg").unlink()
     (tmp_path / "s/vi/001.png").write_text("no picture")
     with pytest.raises(ImageError, match=r"vi/001\.png"):
         load_pairs([tmp_path / "s"])
