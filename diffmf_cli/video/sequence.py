@@ -21,7 +21,7 @@ _PLACE = re.compile(r"%(0\d+)?d")
 def is_sequence(text: str) -> bool:
     """Whether an argument names pictures and not a video file: a pattern, a folder, or no extension."""
     path = Path(text)
-    return is_pattern(text) or path.is_dir() or text.endswith("/") or not path.suffix
+    return is_pattern(text) or path.is_dir() or text.endswith("/") or not (path.suffix or path.is_file())
 
 
 def is_pattern(text: str) -> bool:

@@ -39,9 +39,11 @@ def test_what_is_a_sequence(text, expected):
     assert is_sequence(text) == expected
 
 
-def test_a_file_with_a_percent_sign_is_that_file(tmp_path):
-    (tmp_path / "odd%d.mp4").touch()
-    assert not is_sequence(str(tmp_path / "odd%d.mp4"))
+def test_a_file_that_exists_is_that_file(tmp_path):
+    for name in ("odd%d.mp4", "without_extension"):
+        assert is_sequence(str(tmp_path / name))
+        (tmp_path / name).touch()
+        assert not is_sequence(str(tmp_path / name))
 
 
 def test_frames_are_in_the_order_of_their_numbers(folder, tmp_path):
