@@ -177,9 +177,9 @@ def _open(location: str) -> tuple["AbstractFileSystem", str]:
     try:
         system = _system(scheme)
     except ImportError as error:
+        extra = "pip install 'diffmf[s3]'" if scheme in ("s3", "s3a") else "install it"
         raise UsageError(
-            f"{location}: {scheme}:// needs a package that is not installed ({error}): "
-            "pip install 'diffmf[cloud]', or the one that this names"
+            f"{location}: a package for {scheme}:// is not installed ({error}): {extra}"
         ) from None
     except ValueError:
         raise UsageError(f"{location}: there is no file system {scheme}://, check the URL") from None
