@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffmf_cli.alignment.estimate import check_ratio, estimate
+from diffmf_cli.alignment.estimate import Estimate, check_ratio, estimate
 from diffmf_cli.alignment.transform import Transform, read_transform
 from diffmf_cli.errors import UsageError
 from diffmf_cli.images import color
@@ -70,9 +70,16 @@ def choose(
         return align, ""
     if align == NONE:
         return None, ""
-    result = estimate(_luma((ir_range or IntensityRange()).apply(ir)), _luma(to_unit(vis)), fov_ratio)
+    result = estimate_pair(ir, vis, fov_ratio, ir_range)
     why = f"not aligned, IR and VIS are used as they are: {result.reason}" if result.reason else ""
     return result.transform, why
+
+
+def estimate_pair(
+    ir: np.ndarray, vis: np.ndarray, fov_ratio: float | None = None, ir_range: IntensityRange | None = None
+) -> Estimate:
+    """`estimate` for pictures as they are read; the arguments of `choose`."""
+    return estimate(_luma((ir_range or IntensityRange()).apply(ir)), _luma(to_unit(vis)), fov_ratio)
 
 
 def _luma(unit: np.ndarray) -> np.ndarray:

@@ -1,0 +1,226 @@
+"""Alignment with known answers: registered pairs, of which the infrared picture is moved or cut.
+
+python benchmarks/alignment.py PAIRS                    PAIRS holds ir/ and vi/ of registered pictures
+python benchmarks/alignment.py PAIRS --every 5 --parts warps fov
+
+warps   the infrared picture shifted, turned and scaled: corner error, pairs made worse, aligned pairs moved
+fov     a window cut out of it: whether its place is found
+rig     20 pairs with one warp: error of what `diffmf align` would write
+"""
+
+import argparse
+import json
+import os
+from pathlib import Path
+from time import perf_counter, process_time
+
+import numpy as np
+
+from diffmf_cli.alignment.choice import estimate_pair
+from diffmf_cli.alignment.geometry import corner_distance, resizing
+from diffmf_cli.alignment.rig import consensus
+from diffmf_cli.images.opencv import cv2
+from diffmf_cli.images.pairs import Pair, pair_folders
+from diffmf_cli.images.read import read_image
+
+# At most: pixels to each side, degrees, percent of scale.
+WARPS = {"small": (5, 0.6, 1.2), "medium": (16, 2, 4), "large": (40, 5, 10)}
+BORDERS = {"black": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}
+RIG = 400, 240
+
+
+def random_warp(
+    rng: np.random.Generator, size: tuple[int, int], limits: tuple[float, float, float]
+) -> np.ndarray:
+    """A shift, turn and scale about the middle, each uniform within its limits; infrared to moved pixels."""
+    pixels, degrees, percent = limits
+    angle, scale = np.deg2rad(rng.uniform(-degrees, degrees)), 1 + rng.uniform(-percent, percent) / 100
+    turn = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    middle = (np.array(size) - 1) / 2
+    matrix = np.eye(3)
+    matrix[:2, :2], matrix[:2, 2] = turn, middle - turn @ middle + rng.uniform(-pixels, pixels, 2)
+    return matrix
+
+
+def read(pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """The pixels of both pictures."""
+    return read_image(pair.ir).pixels, read_image(pair.vis).pixels
+
+
+def measure(ir: np.ndarray, vis: np.ndarray, truth: np.ndarray) -> dict[str, float | bool | str]:
+    """Aligns one pair and compares with the truth, at the corners of the infrared picture."""
+    size = ir.shape[1::-1]
+    as_is = resizing(size, vis.shape[1::-1])
+    started, used = perf_counter(), process_time()
+    result = estimate_pair(ir, vis)
+    seconds, cpu = perf_counter() - started, process_time() - used
+    matrix = as_is if result.transform is None else result.transform.matrix
+    return {
+        "moved": result.transform is not None,
+        "error": corner_distance(matrix, truth, size),
+        "before": corner_distance(as_is, truth, size),
+        "shift": corner_distance(matrix, as_is, size),
+        "window": float(np.hypot(*size)),
+        "score": result.found.score if result.found else 0.0,
+        "reason": result.reason,
+        "seconds": seconds,
+        "cpu": cpu,
+    }
+
+
+def warps(pairs: list[Pair], seed: int) -> list[dict]:
+    """Every pair as it is, and moved by each kind of warp under each kind of border."""
+    rows = []
+    for index, pair in enumerate(pairs):
+        ir, vis = read(pair)
+        size = ir.shape[1::-1]
+        rows.append({"key": pair.key, "warp": "none", "border": "-", **measure(ir, vis, np.eye(3))})
+        for kind, limits in WARPS.items():
+            for border, mode in BORDERS.items():
+                rng = np.random.default_rng((seed, index, len(rows)))
+                warp = random_warp(rng, size, limits)
+                moved = cv2.warpPerspective(ir, warp, size, flags=cv2.INTER_LINEAR, borderMode=mode)
+                row = measure(moved, vis, np.linalg.inv(warp))
+                rows.append({"key": pair.key, "warp": kind, "border": border, **row})
+    return rows
+
+
+def fields(pairs: list[Pair], seed: int, repeat: int) -> list[dict]:
+    """Windows of 0.3 to 1 of the width, anywhere, in the pixels of the picture."""
+    rows = []
+    for index, pair in enumerate(pairs):
+        ir, vis = read(pair)
+        height, width = ir.shape[:2]
+        rng = np.random.default_rng((seed, index))
+        for _ in range(repeat):
+            scale = rng.uniform(0.3, 1)
+            w, h = round(scale * width), round(scale * height)
+            x, y = int(rng.integers(0, width - w + 1)), int(rng.integers(0, height - h + 1))
+            truth = np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], np.float64)
+            window = np.ascontiguousarray(ir[y : y + h, x : x + w])
+            rows.append({"key": pair.key, "scale": scale, **measure(window, vis, truth)})
+    return rows
+
+
+def rigs(pairs: list[Pair], seed: int, repeat: int) -> list[dict]:
+    """The consensus of 20 pairs, cut to one size and moved by one large warp."""
+    large = [pair for pair in pairs if min(np.array(read(pair)[0].shape[1::-1]) - RIG) >= 40]
+    rows = []
+    for index in range(repeat):
+        rng = np.random.default_rng((seed, index))
+        warp = random_warp(rng, RIG, WARPS["large"])
+        found = []
+        chosen = [large[i] for i in rng.permutation(len(large))[:20]]
+        for pair in chosen:
+            ir, vis = read(pair)
+            x, y = (ir.shape[1] - RIG[0]) // 2, (ir.shape[0] - RIG[1]) // 2
+            cut = np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]], np.float64)
+            moved = cv2.warpPerspective(ir, warp @ cut, RIG, borderMode=cv2.BORDER_REPLICATE)
+            vis = np.ascontiguousarray(vis[y : y + RIG[1], x : x + RIG[0]])
+            result = estimate_pair(moved, vis)
+            if result.found is not None:
+                found.append(result.found)
+        rig, agreeing = consensus(found)
+        truth = np.linalg.inv(warp)
+        single = float(np.median([corner_distance(one.matrix, truth, RIG) for one in found]))
+        error = corner_distance(rig.matrix, truth, RIG)
+        rows.append({"pairs": len(chosen), "agreeing": agreeing, "error": error, "single": single})
+    return rows
+
+
+def column(rows: list[dict], name: str) -> np.ndarray:
+    """One value of every row."""
+    return np.array([row[name] for row in rows])
+
+
+def show_warps(rows: list[dict]) -> None:
+    """Prints the figures of `warps`."""
+    none = [row for row in rows if row["warp"] == "none"]
+    moved = column(none, "shift") > 0.5
+    print(f"aligned already: {moved.mean():.1%} of {len(none)} moved by more than 0.5 px")
+    print("warp    border     pairs  before  median error  p90    moved  worse by > 1 px")
+    kinds = [(warp, border) for warp in WARPS for border in BORDERS] + [(warp, "all") for warp in WARPS]
+    for warp, border in kinds:
+        some = [row for row in rows if row["warp"] == warp and border in ("all", row["border"])]
+        before, error = column(some, "before"), column(some, "error")
+        print(
+            f"{warp:7} {border:9} {len(some):6} {np.median(before):7.1f} {np.median(error):13.2f} "
+            f"{np.percentile(error, 90):5.1f} {column(some, 'moved').mean():8.1%} "
+            f"{(error > before + 1).mean():12.1%}"
+        )
+    every = [row for row in rows if row["warp"] != "none"]
+    error, before = column(every, "error"), column(every, "before")
+    print(f"all warps: median {np.median(error):.2f}, worse by > 1 px {(error > before + 1).mean():.1%}")
+    show_time(rows)
+
+
+def show_fields(rows: list[dict]) -> None:
+    """Prints the figures of `fields`."""
+    print(
+        "scale      windows  found  left alone  within 1 %   2 %   5 % of its diagonal  accepted and off by > 5 %"
+    )
+    for low, high in ((0.3, 0.45), (0.45, 0.6), (0.6, 0.8), (0.8, 1.0), (0.3, 1.0)):
+        some = [row for row in rows if low <= row["scale"] <= high]
+        if not some:
+            continue
+        moved, off = column(some, "moved"), column(some, "error") / column(some, "window")
+        within = "  ".join(f"{(moved & (off <= limit)).mean():6.1%}" for limit in (0.01, 0.02, 0.05))
+        print(
+            f"{low:.2f}-{high:.2f} {len(some):8} {moved.mean():7.1%} {1 - moved.mean():9.1%} {within:>28} "
+            f"{(moved & (off > 0.05)).mean():18.1%}"
+        )
+    show_time(rows)
+
+
+def show_rigs(rows: list[dict]) -> None:
+    """Prints the figures of `rigs`."""
+    error = column(rows, "error")
+    print(
+        f"{len(rows)} rigs of 20 pairs: median error {np.median(error):.2f} px, worst {error.max():.2f}, "
+        f"{(error <= 1).mean():.0%} within 1 px; a single pair: {np.median(column(rows, 'single')):.2f}"
+    )
+
+
+def show_time(rows: list[dict]) -> None:
+    """Prints how long a pair took."""
+    seconds, cpu = column(rows, "seconds"), column(rows, "cpu")
+    print(
+        f"seconds a pair: median {np.median(seconds):.3f}, p95 {np.percentile(seconds, 95):.3f}; "
+        f"of one core {np.median(cpu):.3f}\n"
+    )
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pairs", type=Path)
+    parser.add_argument(
+        "--parts", nargs="+", default=["warps", "fov", "rig"], choices=["warps", "fov", "rig"]
+    )
+    parser.add_argument("--every", type=int, default=1, help="use one pair in so many")
+    parser.add_argument("--repeat", type=int, default=2, help="windows a pair; rigs are ten times as many")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rows", type=Path, help="write each measurement as a line of JSON")
+    args = parser.parse_args()
+    cv2.setNumThreads(int(os.environ.get("OMP_NUM_THREADS", 0)) or -1)
+    pairs = pair_folders(args.pairs / "ir", args.pairs / "vi").pairs[:: args.every]
+    kept: list[dict] = []
+    for part in args.parts:
+        if part == "warps":
+            rows = warps(pairs, args.seed)
+            show_warps(rows)
+        elif part == "fov":
+            rows = fields(pairs, args.seed, args.repeat)
+            show_fields(rows)
+        else:
+            rows = rigs(pairs, args.seed, 10 * args.repeat)
+            show_rigs(rows)
+        kept += [{"part": part, **row} for row in rows]
+    if args.rows:
+        args.rows.write_text("".join(json.dumps(row, default=float) + "\n" for row in kept))
+
+
+if __name__ == "__main__":
+    main()
