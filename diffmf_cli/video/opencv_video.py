@@ -78,8 +78,8 @@ class OpenCVSink(VideoSink):
         super().__init__(path, overwrite, codec, fps, shape, odd_sizes=False)
         if self.coloured and codec == "mpeg4" and self.height >= HD:
             log.warning(
-                "OpenCV writes HD video with the colour matrix of small ones and no tag: players may show its "
-                "colours a little off (--video-backend pyav does it right)"
+                "OpenCV writes HD video with the colour matrix of small ones and no tag: players may show "
+                "its colours a little off (--video-backend pyav does it right)"
             )
         self._written, self._late = 0, Fraction(0)
 

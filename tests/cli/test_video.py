@@ -239,7 +239,7 @@ class TestRefused:
 
     def test_sound_only(self, refused, backend, tmp_path):
         av = pytest.importorskip("av")
-        for name, codec in (("sound.mp4", "aac"), ("sound.wav", "pcm_s16le")):
+        for name, codec in (("tone.mp4", "aac"), ("tone.wav", "pcm_s16le")):
             with av.open(str(tmp_path / name), "w") as container:
                 stream = container.add_stream(codec, rate=8000)
                 samples = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), "s16", "mono")
