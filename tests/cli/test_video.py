@@ -246,7 +246,7 @@ class TestRefused:
                 samples.sample_rate = 8000
                 for frame in (samples, None):
                     container.mux(stream.encode(frame))
-            refused(1, (name, "sound"), *backend, ir=tmp_path / name)
+            refused(1, (name, " only"), *backend, ir=tmp_path / name)
 
     def test_same_video_twice(self, refused, clips, tmp_path):
         refused(2, "the same", vis=clips[0])
