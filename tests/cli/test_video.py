@@ -151,6 +151,18 @@ def test_rates_that_differ_are_told_and_kept(video, clip_frames, write_clip, tmp
     assert rate_of(tmp_path / "out.mkv") == 30
 
 
+@pytest.mark.parametrize("backend", ["opencv", "pyav"])
+def test_television_rates_are_kept(video, clip_frames, write_clip, tmp_path, backend):
+    if backend == "pyav":
+        pytest.importorskip("av")
+    ir, vis = (
+        write_clip(f"{i}.mp4", frames[:3], 30000 / 1001, "mp4v") for i, frames in enumerate(clip_frames)
+    )
+    record = video(ir, vis, "-o", tmp_path / "out.mp4", "--video-backend", backend, "--json").json
+    assert record["fps"] == pytest.approx(30000 / 1001, abs=1e-4)
+    assert rate_of(tmp_path / "out.mp4") == pytest.approx(30000 / 1001, abs=1e-3)
+
+
 def test_stops_at_the_shorter(video, clips, clip_frames, write_clip, tmp_path):
     short = write_clip("short.mkv", clip_frames[0][:4])
     result = video(short, clips[1], "-o", tmp_path / "out.mp4")
@@ -162,7 +174,10 @@ def test_stops_at_the_shorter(video, clips, clip_frames, write_clip, tmp_path):
     assert not (tmp_path / "strict.mp4").exists()
 
 
-def test_progress_in_plain_lines(video, clip_frames, write_clip, tmp_path):
+def test_progress_in_plain_lines(video, clip_frames, write_clip, tmp_path, monkeypatch):
+    from diffmf_cli.fusion.fuser import Fuser
+
+    monkeypatch.setattr(Fuser, "fuse", lambda self, ir, vis, **options: vis)
     ir, vis = (write_clip(f"long{i}.mkv", frames[:5] * 4) for i, frames in enumerate(clip_frames))
     lines = [line for line in video(ir, vis, "-o", tmp_path / "o.mp4").err.splitlines() if " fps, " in line]
     assert len(lines) == 10
@@ -356,7 +371,7 @@ class TestRefused:
         (tmp_path / "fake").mkdir()
         (tmp_path / "fake" / "torch.py").write_text("raise RuntimeError('torch was imported')")
         path = f"{tmp_path / 'fake'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-        for args in (["--codec", "vp8"], ["-o", tmp_path / "out.gif"], ["--audio"]):
+        for args in (["--codec", "vp8"], ["-o", tmp_path / "out.gif"], ["--color", "grey"]):
             result = process("video", *clips, "-m", tiny_model, *args, PYTHONPATH=path)
             assert (result.code, result.err.count("\n")) == (2, 1)
         assert "torch was imported" in process("video", *clips, "-m", tiny_model, PYTHONPATH=path).err
