@@ -157,7 +157,7 @@ def show_warps(rows: list[dict]) -> None:
 def show_fields(rows: list[dict]) -> None:
     """Prints the figures of `fields`."""
     print(
-        "scale      windows  found  left alone  within 1 %   2 %   5 % of its diagonal  accepted and off by > 5 %"
+        "scale      windows  found  left alone  within 1 %   2 %   5 % of its diagonal  found, off by > 5 %"
     )
     for low, high in ((0.3, 0.45), (0.45, 0.6), (0.6, 0.8), (0.8, 1.0), (0.3, 1.0)):
         some = [row for row in rows if low <= row["scale"] <= high]

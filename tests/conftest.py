@@ -118,6 +118,31 @@ def clips(
     return write_clip("ir.mkv", clip_frames[0]), write_clip("vis.mkv", clip_frames[1])
 
 
+@pytest.fixture(scope="session")
+def scene_of() -> Callable[[int, tuple[int, int]], tuple[np.ndarray, np.ndarray]]:
+    """Draws what two cameras see of one scene: the same outlines in brightness that has nothing in common.
+
+    From a seed and `(width, height)`: infrared and visible `(H, W)` float32 in [0, 1].
+    """
+    import cv2
+
+    def draw(seed: int, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(seed)
+        ir, vis = (np.full(size[::-1], 0.4, np.float32) for _ in range(2))
+        for number in range(40):
+            centre, reach = rng.uniform((0, 0), size), rng.uniform(0.03, 0.15) * size[0]
+            shape = [np.rint(centre + rng.uniform(-reach, reach, (5, 2))).astype(np.int32)]
+            cv2.fillPoly(vis, shape, float(rng.uniform(0, 1)))
+            if number % 4:
+                cv2.fillPoly(ir, shape, float(rng.uniform(0, 1)))
+        for picture, noise in ((ir, 0.02), (vis, 0.01)):
+            cv2.GaussianBlur(picture, (0, 0), 0.8, dst=picture)
+            picture += rng.normal(0, noise, picture.shape).astype(np.float32)
+        return ir.clip(0, 1), vis.clip(0, 1)
+
+    return draw
+
+
 @dataclass
 class Result:
     """What a run of the command line left behind."""

@@ -67,14 +67,11 @@ def search(
         for angle, rotated in zip(degrees, turned, strict=True):
             scores = cv2.matchTemplate(maps, rotated, cv2.TM_CCORR_NORMED)
             _, score, _, (x, y) = cv2.minMaxLoc(scores)
-            shift = np.array([[1, 0, x - pad_x], [0, 1, y - pad_y], [0, 0, 1]])
-            matrix = (
-                resizing(view, vis.shape[::-1])
-                @ shift
-                @ similarity(size, angle, 1)
-                @ resizing(ir.shape[::-1], size)
+            middle = np.array([x - pad_x, y - pad_y]) + (np.array(size) - 1) / 2
+            place = project(resizing(view, vis.shape[::-1]), middle[None])[0]
+            found.append(
+                Candidate(_matrix(ir.shape[::-1], place, angle, ratio * vis.shape[1] / width, aspect), score)
             )
-            found.append(Candidate(matrix, score))
     return sorted(found, key=lambda candidate: -candidate.score)
 
 
@@ -99,6 +96,19 @@ def distinct(
         if len(kept) == count:
             break
     return kept
+
+
+def _matrix(
+    size: tuple[int, int], place: np.ndarray, degrees: float, scale: float, aspect: float
+) -> np.ndarray:
+    """Puts the middle of a grid of `(width, height)` at `place`, by exact factors.
+
+    The sizes of shrunk pictures are whole numbers and distort the ratio of the two scales, by a pixel or two
+    at the corners, which fitting a similarity could not take back.
+    """
+    matrix = similarity((1, 1), degrees, scale) @ np.diag([1, aspect, 1])
+    matrix[:2, 2] = place - matrix[:2, :2] @ ((np.array(size) - 1) / 2)
+    return matrix
 
 
 def _rotated(maps: np.ndarray, degrees: float) -> np.ndarray:

@@ -1,0 +1,46 @@
+import numpy as np
+import pytest
+
+from diffmf_cli.alignment.geometry import corner_distance, similarity
+from diffmf_cli.alignment.rig import consensus
+from diffmf_cli.alignment.transform import Transform
+from diffmf_cli.errors import DiffmfError
+
+SIZE = 480, 320
+TRUTH = np.array([[1, 0, 30], [0, 1, -12], [0, 0, 1]]) @ similarity(SIZE, 3, 1.05)
+
+
+def guesses(count, noise, wrong=0, model="affine"):
+    rng = np.random.default_rng(0)
+    found = []
+    for number in range(count):
+        off = np.array([[1, 0, rng.normal(0, noise)], [0, 1, rng.normal(0, noise)], [0, 0, 1]])
+        matrix = off @ TRUTH @ similarity(SIZE, rng.normal(0, noise / 8), 1 + rng.normal(0, noise / 300))
+        if number < wrong:
+            matrix = similarity(SIZE, rng.uniform(-6, 6), rng.uniform(0.5, 0.8))
+        found.append(Transform(matrix, model, SIZE, SIZE, float(rng.uniform(0.2, 0.6))))
+    return found
+
+
+@pytest.mark.parametrize("wrong", [0, 8])
+def test_many_are_better_than_one_and_wrong_ones_have_no_say(wrong):
+    found = guesses(20, 2.0, wrong)
+    rig, agreeing = consensus(found)
+    single = np.median([corner_distance(one.matrix, TRUTH, SIZE) for one in found])
+    assert corner_distance(rig.matrix, TRUTH, SIZE) < single / 2
+    assert 20 - wrong - 5 <= agreeing <= 20 - wrong
+    assert (rig.model, rig.matrix[2].tolist()) == ("affine", [0, 0, 1])
+
+
+def test_homographies_stay_homographies():
+    tilted = TRUTH @ np.array([[1, 0, 0], [0, 1, 0], [1e-4, 0, 1]])
+    rig, _ = consensus([Transform(tilted / tilted[2, 2], "homography", SIZE, SIZE, 0.5)] * 3)
+    assert rig.model == "homography"
+    assert corner_distance(rig.matrix, tilted, SIZE) < 0.01
+
+
+def test_no_agreement_is_an_error():
+    with pytest.raises(DiffmfError, match="only 1 of 6 pairs agree"):
+        consensus(guesses(6, 2.0, 6))
+    with pytest.raises(DiffmfError, match="only 1 of 1 pairs agree"):
+        consensus(guesses(1, 0))
