@@ -12,8 +12,8 @@ and SF of one picture, and MI, SCD, VIFF (or VIF), Qabf and SSIM of (fused, ir, 
     python benchmarks/metrics.py --evaluator Evaluator.py --images ir.png vis.png fused.png
 
 Both sides run in turns on the same pictures, and the best wall time of each counts. The reference uses one
-core, ours those of `--threads`; CPU time tells both. Threads wait for each other: where other programs use the
-cores, compare with `--threads 1`. The values must agree to 1e-4 (relative), and ours must
+core, ours those of `--threads`; CPU time tells both. Threads wait for each other: where other programs use
+the cores, compare with `--threads 1`. The values must agree to 1e-4 (relative), and ours must
 be at least 20 times faster in wall time, or the exit code is 1.
 """
 
