@@ -28,14 +28,16 @@ Fuse an infrared and a visible video, or picture sequences, of the same scene.
 
 [bold]Examples[/bold]
 
-  diffmf video ir.mp4 vis.mp4                       writes vis_fused.mp4 beside vis.mp4
-  diffmf video ir.mp4 vis.mp4 -o out.mp4 --audio    with the sound of vis.mp4
-  diffmf video ir/ vis/ -o fused/                   folders of pictures
+  diffmf video ir.mp4 vis.mp4                     writes vis_fused.mp4
+  diffmf video ir.mp4 vis.mp4 -o out.mp4 --audio  with the sound of vis.mp4
+  diffmf video ir/ vis/ -o fused/                 folders of pictures
   diffmf video ir_%04d.tiff vis.mp4 -o out.mkv --codec ffv1 --fps 30
 
-Every visible frame is fused with the infrared one nearest in time; the result has the frame rate of VIS and
-ends with the shorter of the two. All frames share one --ir-range. Ctrl-C leaves no video; pictures that
-are done stay.
+Each visible frame is fused with the infrared one nearest in time. The result
+has the frame rate of VIS and ends with the shorter of the two.
+
+All frames share one --ir-range, so that nothing flickers. Ctrl-C leaves no
+half-written video; pictures that are done stay.
 """
 _PANEL = "Videos"
 
