@@ -36,7 +36,7 @@ Fuse an infrared and a visible video, or picture sequences, of the same scene.
 Each visible frame is fused with the infrared one nearest in time. The result
 has the frame rate of VIS and ends with the shorter of the two.
 
-All frames share one --ir-range, so that nothing flickers. Ctrl-C leaves no
+All frames share one --ir-range, found before the run. Ctrl-C leaves no
 half-written video; pictures that are done stay.
 """
 _PANEL = "Videos"

@@ -1,4 +1,4 @@
-"""One intensity range for all infrared frames, so that nothing flickers."""
+"""One intensity range for all infrared frames: a range of its own for each would flicker."""
 
 from math import ceil
 
