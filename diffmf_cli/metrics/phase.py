@@ -77,8 +77,11 @@ def _phase_congruency(picture: Tensor) -> _Features:
         direction = orientation * math.pi / _ORIENTATIONS
         distance = torch.remainder(angle - direction + math.pi, 2 * math.pi) - math.pi
         filters = radial * torch.exp(-(distance**2) / (2 * (math.pi / _ORIENTATIONS / 1.2) ** 2))
-        responses = torch.fft.ifft2(spectrum * filters)
-        even, odd = responses.real.contiguous(), responses.imag.contiguous()
+        # One after the other, and not longer than needed: these are the largest maps of all metrics.
+        responses = [torch.fft.ifft2(spectrum * response) for response in filters]
+        even = torch.cat([response.real for response in responses], dim=1)
+        odd = torch.cat([response.imag for response in responses], dim=1)
+        del responses
         amplitude = (even * even).addcmul_(odd, odd).sqrt_()
         even_sum, odd_sum = even.sum(dim=1, keepdim=True), odd.sum(dim=1, keepdim=True)
         strength = torch.hypot(even_sum, odd_sum) + _EPSILON
