@@ -21,7 +21,8 @@ _LEAST_LEAD = 0.18  # of the best place over the next other one, relative to its
 _LEAST_SCORE = 0.12
 _LEAST_GAIN = 0.06  # in correlation over the pair as it is
 _LEAST_MOVE = 0.006  # of the diagonal
-_MODEL_GAIN = 0.04  # in correlation for parameters beyond a similarity
+_TURN_GAIN = 0.02  # in correlation, for turning what was searched upright
+_PERSPECTIVE_GAIN = 0.06  # in correlation, for a homography
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Estimate:
 @dataclass(frozen=True)
 class _Fit:
     matrix: np.ndarray
+    parameters: int
     score: float
     lead: float
 
@@ -100,9 +102,10 @@ def estimate(ir: np.ndarray, vis: np.ndarray, fov_ratio: float | None = None) ->
     if not _is_clear(best):
         return Estimate(None, "no place fits clearly better than others", None)
 
-    matrix, score, model = _richer(ir, vis, best.matrix, aspect)
-    found = Transform(matrix, model, ir_size, vis_size, score)
+    matrix, score = _finer(ir, vis, best, aspect)
+    found = _with_perspective(ir, vis, Transform(matrix, "affine", ir_size, vis_size, score), aspect)
     if as_is is not None:
+        # Judged without perspective, which always finds something to bend.
         gain = score - correlation(frame(ir, vis, as_is, aspect, _FINE))[0]
         moved = corner_distance(matrix, as_is, ir_size)
         if gain < _LEAST_GAIN or moved < _LEAST_MOVE * np.hypot(*vis_size):
@@ -131,25 +134,34 @@ def _fit(
     if as_is is not None:
         starts.append(as_is)
     fits = []
+    parameters = SIMILARITY if len(degrees) > 1 else ZOOM
     for start in starts:
-        matrix = improve(frame(ir, vis, start, aspect, _COARSE), SIMILARITY if len(degrees) > 1 else ZOOM)
+        matrix = improve(frame(ir, vis, start, aspect, _COARSE), parameters)
         fits.append(Candidate(matrix, correlation(frame(ir, vis, matrix, aspect, _COARSE))[0]))
     best = max(fits, key=lambda fit: fit.score)
     far = 0.05 * float(np.hypot(*np.ptp(project(best.matrix, np.array([[0.0, 0.0], size])), axis=0)))
     others = [fit.score for fit in fits if corner_distance(fit.matrix, best.matrix, size) > far]
     lead = 1 - max(others, default=0.0) / best.score if best.score > 0 else 0.0
-    return _Fit(best.matrix, best.score, lead)
+    return _Fit(best.matrix, parameters, best.score, lead)
 
 
-def _richer(
-    ir: np.ndarray, vis: np.ndarray, matrix: np.ndarray, aspect: float
-) -> tuple[np.ndarray, float, str]:
-    """Fits finely, with the parameters of a homography only where they explain clearly more."""
-    matrix = improve(frame(ir, vis, matrix, aspect, _FINE), SIMILARITY)
+def _finer(ir: np.ndarray, vis: np.ndarray, fit: _Fit, aspect: float) -> tuple[np.ndarray, float]:
+    """Fits at the finer size; turns a place that was found upright only if that explains clearly more."""
+    matrix = improve(frame(ir, vis, fit.matrix, aspect, _FINE), fit.parameters)
     view = frame(ir, vis, matrix, aspect, _FINE)
     score = correlation(view)[0]
-    homography = improve(view, HOMOGRAPHY)
-    better = correlation(frame(ir, vis, homography, aspect, _FINE))[0]
-    if better > score + _MODEL_GAIN:
-        return homography, better, "homography"
-    return matrix, score, "affine"
+    if fit.parameters == ZOOM:
+        turned = improve(view, SIMILARITY)
+        better = correlation(frame(ir, vis, turned, aspect, _FINE))[0]
+        if better > score + _TURN_GAIN:
+            return turned, better
+    return matrix, score
+
+
+def _with_perspective(ir: np.ndarray, vis: np.ndarray, start: Transform, aspect: float) -> Transform:
+    """The homography beside a similarity, where it explains clearly more."""
+    matrix = improve(frame(ir, vis, start.matrix, aspect, _FINE), HOMOGRAPHY)
+    score = correlation(frame(ir, vis, matrix, aspect, _FINE))[0]
+    if score < start.score + _PERSPECTIVE_GAIN:
+        return start
+    return Transform(matrix, "homography", start.ir_size, start.vis_size, score)
