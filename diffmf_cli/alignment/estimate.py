@@ -1,7 +1,7 @@
 """The transform of one pair from its pixels, or the reason why it is better left as it is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,8 +17,9 @@ _SMALLEST_SIDE = 32  # pixels, below which edges prove nothing
 _COARSE, _FINE = 240, 480  # pixels of the longer side of the infrared picture while it is fitted
 
 # What decides; tuned on RoadScene train by benchmarks/alignment.py, which docs/alignment.md explains.
-_LEAST_LEAD = 0.18  # of the best place over the next other one, relative to its own correlation
-_LEAST_SCORE = 0.12
+_SURE_LEAD = 0.25  # of the best place over the next other one, relative to its own correlation
+_LEAST_LEAD = 0.15
+_LEAST_SCORE = 0.15
 _LEAST_GAIN = 0.06  # in correlation over the pair as it is
 _LEAST_MOVE = 0.006  # of the diagonal
 _TURN_GAIN = 0.02  # in correlation, for turning what was searched upright
@@ -94,12 +95,13 @@ def estimate(ir: np.ndarray, vis: np.ndarray, fov_ratio: float | None = None) ->
         best = _fit(ir, vis, aspect, fov_ratio * 1.03 ** np.arange(-3.0, 4), (-3, 0, 3), as_is, 0.2, 192)
     else:
         best = _fit(ir, vis, aspect, 1.035 ** np.arange(-3.0, 4), range(-6, 7, 2), as_is, 0.2, 128)
-        if not _is_clear(best):
+        width = np.hypot(*best.matrix[:2, 0]) * ir_size[0] / vis_size[0]
+        if (
+            best.lead < _SURE_LEAD or not 0.93 < width < 1.08
+        ):  # else it may only be the nearest that was tried
             ratios = 1.04 ** -np.arange(-1.0, 32)
-            other = _fit(ir, vis, aspect, ratios, (0,), None, 0.1, 192)
-            if other.lead * other.score > best.lead * best.score:
-                best = other
-    if not _is_clear(best):
+            best = _better(best, _fit(ir, vis, aspect, ratios, (0,), None, 0.1, 192), ir_size)
+    if best.lead < _LEAST_LEAD or best.score < _LEAST_SCORE:
         return Estimate(None, "no place fits clearly better than others", None)
 
     matrix, score = _finer(ir, vis, best, aspect)
@@ -113,8 +115,17 @@ def estimate(ir: np.ndarray, vis: np.ndarray, fov_ratio: float | None = None) ->
     return Estimate(found, "", found)
 
 
-def _is_clear(fit: _Fit) -> bool:
-    return fit.lead >= _LEAST_LEAD and fit.score >= _LEAST_SCORE
+def _better(a: _Fit, b: _Fit, size: tuple[int, int]) -> _Fit:
+    """The one of higher score; the other shortens its lead, unless both are the same place."""
+    best, other = (a, b) if a.score >= b.score else (b, a)
+    if corner_distance(a.matrix, b.matrix, size) <= _reach(a.matrix, size):
+        return replace(best, lead=max(a.lead, b.lead))
+    return replace(best, lead=min(best.lead, 1 - other.score / best.score)) if best.score > 0 else best
+
+
+def _reach(matrix: np.ndarray, size: tuple[int, int]) -> float:
+    """How far apart corners are, in visible pixels, before two places count as two."""
+    return 0.05 * float(np.hypot(*np.ptp(project(matrix, np.array([[0.0, 0.0], size])), axis=0)))
 
 
 def _fit(
@@ -139,7 +150,7 @@ def _fit(
         matrix = improve(frame(ir, vis, start, aspect, _COARSE), parameters)
         fits.append(Candidate(matrix, correlation(frame(ir, vis, matrix, aspect, _COARSE))[0]))
     best = max(fits, key=lambda fit: fit.score)
-    far = 0.05 * float(np.hypot(*np.ptp(project(best.matrix, np.array([[0.0, 0.0], size])), axis=0)))
+    far = _reach(best.matrix, size)
     others = [fit.score for fit in fits if corner_distance(fit.matrix, best.matrix, size) > far]
     lead = 1 - max(others, default=0.0) / best.score if best.score > 0 else 0.0
     return _Fit(best.matrix, parameters, best.score, lead)
