@@ -20,6 +20,14 @@ def test_a_turned_picture_has_turned_edges(scene_of):
     assert np.allclose(edges(np.ascontiguousarray(np.rot90(ir))), expected, atol=1e-3)
 
 
+def test_turning_adds_to_the_angle():
+    def described(a):
+        return np.stack([np.cos(2 * a), np.sin(2 * a), np.cos(4 * a), np.sin(4 * a)], -1)
+
+    angles = np.linspace(0, 3, 7)
+    assert np.allclose(turn(described(angles), 0.3), described(angles + 0.3), atol=1e-6)
+
+
 def test_content_is_what_a_flat_border_leaves():
     rng = np.random.default_rng(0)
     picture = rng.uniform(0.2, 1, (60, 80)).astype(np.float32)
