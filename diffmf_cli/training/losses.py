@@ -133,8 +133,8 @@ def fusion_loss(fused: Tensor, ir: Tensor, vis: Tensor, weights: Loss) -> tuple[
     terms["intensity"] = (fused - intensity_target(ir, vis)).abs().mean()
     if weights.flatness:
         flat = (ir.amax((1, 2, 3)) == ir.amin((1, 2, 3))) & (vis.amax((1, 2, 3)) == vis.amin((1, 2, 3)))
-        uneven = (fused - fused.mean((1, 2, 3), keepdim=True)).abs()
-        terms["flatness"] = (uneven * flat[:, None, None, None]).mean()
+        # From the brighter constant, not from the mean: white is flat as well.
+        terms["flatness"] = ((fused - intensity_target(ir, vis)).abs() * flat[:, None, None, None]).mean()
     # Signed: the larger absolute value alone would accept edges of the wrong sign, which are halos.
     g_ir, g_vis = sobel(ir), sobel(vis)
     target = torch.where(g_ir.abs() > g_vis.abs(), g_ir, g_vis)

@@ -51,7 +51,7 @@ class Loss:
         ssim: of the structural similarity to each source.
         vif: of the visual information fidelity of each source.
         difference: of the correlation of what remains without one source with the other.
-        flatness: of the unevenness of what comes of two constants.
+        flatness: of the distance of what comes of two constants to the brighter one.
         sum_share: how much the mean over both sources counts in these three beside the worse source.
         flat: how much a window counts in the structural similarity where the source is flat.
         stability: the constant of SSIM; smaller lets fainter texture count.

@@ -5,7 +5,9 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 CODE = """
 import torch
@@ -30,6 +32,10 @@ print("agreed")
 def test_kernels_by_the_interpreter():
     if importlib.util.find_spec("triton") is None:
         pytest.skip("triton is not installed")
+    if torch.cuda.is_available():
+        pytest.skip("the kernels run for real in test_backends.py")
+    if np.lib.NumpyVersion(np.__version__) >= "2.4.0":
+        pytest.skip("Triton 3.6's interpreter needs NumPy before 2.4")
     done = subprocess.run(
         [sys.executable, "-c", CODE],
         env={**os.environ, "TRITON_INTERPRET": "1"},

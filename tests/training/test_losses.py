@@ -183,7 +183,9 @@ def test_flatness_counts_for_two_constants_only(pictures):
     fused, ir, _ = pictures
     constant = torch.full_like(ir, 0.4)
     weights = Loss(flatness=1)
-    uneven = (fused - fused.mean((1, 2, 3), keepdim=True)).abs().mean()
-    assert fusion_loss(fused, constant, constant / 2, weights)[1]["flatness"] == pytest.approx(float(uneven))
+    away = (fused - 0.4).abs().mean()
+    assert fusion_loss(fused, constant, constant / 2, weights)[1]["flatness"] == pytest.approx(float(away))
+    white = torch.ones_like(ir)
+    assert fusion_loss(white, constant, constant / 2, weights)[1]["flatness"] == pytest.approx(0.6)
     assert fusion_loss(constant, constant, constant / 2, weights)[1]["flatness"] == pytest.approx(0, abs=1e-6)
     assert fusion_loss(fused, ir, constant, weights)[1]["flatness"] == 0
