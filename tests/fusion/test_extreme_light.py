@@ -1,4 +1,4 @@
-"""The shipped weights where one camera sees next to nothing: the result shows at least what the better one shows.
+"""The shipped weights where one camera sees next to nothing: the result shows what the better one shows.
 
 Scenes are the project's own: a black visible frame, headlight glare, saturated infrared, fog.
 """
@@ -24,7 +24,7 @@ def scenes():
         from render_street import render
     finally:
         sys.path.remove(str(EXAMPLES))
-    return {name: render(name, (320, 240), 7) for name in SCENES}
+    return {name: render(name, (480, 360), 7) for name in SCENES}
 
 
 @pytest.fixture(scope="module", params=["base", "lite"])
