@@ -6,7 +6,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffmf_cli.alignment.geometry import corner_distance, project, resizing
-from diffmf_cli.alignment.refine import HOMOGRAPHY, SIMILARITY, ZOOM, correlation, frame, improve
+from diffmf_cli.alignment.refine import (
+    HOMOGRAPHY,
+    SIMILARITY,
+    ZOOM,
+    Template,
+    correlation,
+    frame,
+    improve,
+    template,
+)
 from diffmf_cli.alignment.search import Candidate, distinct, search
 from diffmf_cli.alignment.transform import Transform
 from diffmf_cli.errors import UsageError
@@ -104,11 +113,12 @@ def estimate(ir: np.ndarray, vis: np.ndarray, fov_ratio: float | None = None) ->
     if best.lead < _LEAST_LEAD or best.score < _LEAST_SCORE:
         return Estimate(None, "no place fits clearly better than others", None)
 
-    matrix, score = _finer(ir, vis, best, aspect)
-    found = _with_perspective(ir, vis, Transform(matrix, "affine", ir_size, vis_size, score), aspect)
+    fine = template(ir, aspect, _FINE)
+    matrix, score = _finer(fine, vis, best)
+    found = _with_perspective(fine, vis, Transform(matrix, "affine", ir_size, vis_size, score))
     if as_is is not None:
         # Judged without perspective, which always finds something to bend.
-        gain = score - correlation(frame(ir, vis, as_is, aspect, _FINE))[0]
+        gain = score - correlation(frame(fine, vis, as_is))[0]
         moved = corner_distance(matrix, as_is, ir_size)
         if gain < _LEAST_GAIN or moved < _LEAST_MOVE * np.hypot(*vis_size):
             return Estimate(None, f"moving it by {moved:.1f} pixels is no clear gain", found)
@@ -145,10 +155,11 @@ def _fit(
     if as_is is not None:
         starts.append(as_is)
     fits = []
+    small = template(ir, aspect, _COARSE)
     parameters = SIMILARITY if len(degrees) > 1 else ZOOM
     for start in starts:
-        matrix = improve(frame(ir, vis, start, aspect, _COARSE), parameters)
-        fits.append(Candidate(matrix, correlation(frame(ir, vis, matrix, aspect, _COARSE))[0]))
+        matrix = improve(frame(small, vis, start), parameters)
+        fits.append(Candidate(matrix, correlation(frame(small, vis, matrix))[0]))
     best = max(fits, key=lambda fit: fit.score)
     far = _reach(best.matrix, size)
     others = [fit.score for fit in fits if corner_distance(fit.matrix, best.matrix, size) > far]
@@ -156,23 +167,23 @@ def _fit(
     return _Fit(best.matrix, parameters, best.score, lead)
 
 
-def _finer(ir: np.ndarray, vis: np.ndarray, fit: _Fit, aspect: float) -> tuple[np.ndarray, float]:
+def _finer(ir: Template, vis: np.ndarray, fit: _Fit) -> tuple[np.ndarray, float]:
     """Fits at the finer size; turns a place that was found upright only if that explains clearly more."""
-    matrix = improve(frame(ir, vis, fit.matrix, aspect, _FINE), fit.parameters)
-    view = frame(ir, vis, matrix, aspect, _FINE)
+    matrix = improve(frame(ir, vis, fit.matrix), fit.parameters)
+    view = frame(ir, vis, matrix)
     score = correlation(view)[0]
     if fit.parameters == ZOOM:
         turned = improve(view, SIMILARITY)
-        better = correlation(frame(ir, vis, turned, aspect, _FINE))[0]
+        better = correlation(frame(ir, vis, turned))[0]
         if better > score + _TURN_GAIN:
             return turned, better
     return matrix, score
 
 
-def _with_perspective(ir: np.ndarray, vis: np.ndarray, start: Transform, aspect: float) -> Transform:
+def _with_perspective(ir: Template, vis: np.ndarray, start: Transform) -> Transform:
     """The homography beside a similarity, where it explains clearly more."""
-    matrix = improve(frame(ir, vis, start.matrix, aspect, _FINE), HOMOGRAPHY)
-    score = correlation(frame(ir, vis, matrix, aspect, _FINE))[0]
+    matrix = improve(frame(ir, vis, start.matrix), HOMOGRAPHY)
+    score = correlation(frame(ir, vis, matrix))[0]
     if score < start.score + _PERSPECTIVE_GAIN:
         return start
     return Transform(matrix, "homography", start.ir_size, start.vis_size, score)

@@ -32,23 +32,45 @@ class Frame:
     matrix: np.ndarray
 
 
-def frame(ir: np.ndarray, vis: np.ndarray, matrix: np.ndarray, aspect: float, side: int) -> Frame:
-    """Looks at both pictures on one grid.
+@dataclass(frozen=True)
+class Template:
+    """The infrared half of a `Frame`, which all places share.
+
+    Attributes:
+        edges: `(h, w, 4)`.
+        to_ir: `(3, 3)`, working pixels to infrared pixels.
+    """
+
+    edges: np.ndarray
+    to_ir: np.ndarray
+
+
+def template(ir: np.ndarray, aspect: float, side: int) -> Template:
+    """Brings an infrared picture to a working size.
 
     Args:
         ir: `(H, W)` float32.
-        vis: `(H, W)` float32.
-        matrix: `(3, 3)`, infrared to visible pixels.
         aspect: height of an infrared pixel over its width.
         side: pixels that the longer side gets, at most.
     """
     height, width = ir.shape
     shrink = min(1.0, side / max(width, height * aspect))
     size = max(1, round(width * shrink)), max(1, round(height * aspect * shrink))
-    to_ir = resizing(size, (width, height))
     small = cv2.resize(ir, size, interpolation=cv2.INTER_AREA)
+    return Template(edges(small, content(small)), resizing(size, (width, height)))
+
+
+def frame(ir: Template, vis: np.ndarray, matrix: np.ndarray) -> Frame:
+    """Looks at both pictures on one grid.
+
+    Args:
+        ir: the infrared picture.
+        vis: `(H, W)` float32.
+        matrix: `(3, 3)`, infrared to visible pixels.
+    """
+    size = ir.edges.shape[1::-1]
     # Shrunk with averaging first: a warp alone would skip pixels.
-    through = matrix @ to_ir
+    through = matrix @ ir.to_ir
     coarser = max(1.0, np.sqrt(abs(np.linalg.det(through[:2, :2]))))
     view = max(1, round(vis.shape[1] / coarser)), max(1, round(vis.shape[0] / coarser))
     field = cv2.resize(vis, view, interpolation=cv2.INTER_AREA)
@@ -57,7 +79,7 @@ def frame(ir: np.ndarray, vis: np.ndarray, matrix: np.ndarray, aspect: float, si
     seen = cv2.warpPerspective(_valid(field), back, size, flags=flags) > 0.99
     seen = cv2.erode(seen.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1).astype(np.float32)
     looked = cv2.warpPerspective(field, back, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return Frame(edges(small, content(small)), edges(looked, seen), seen, to_ir, matrix)
+    return Frame(ir.edges, edges(looked, seen), seen, ir.to_ir, matrix)
 
 
 def _valid(picture: np.ndarray) -> np.ndarray:
