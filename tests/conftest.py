@@ -143,6 +143,62 @@ def scene_of() -> Callable[[int, tuple[int, int]], tuple[np.ndarray, np.ndarray]
     return draw
 
 
+@pytest.fixture(scope="session")
+def flir_jpeg() -> Callable[..., bytes]:
+    """Composes a FLIR radiometric JPEG as cameras lay it out, of counts and an optional visible picture.
+
+    With its constants (R1 = 14364.633, B = 1385.4, F = 1, O = -5753, R2 = 0.010603162, nothing between camera
+    and object, emissivity 1) a count S is B / ln(R1 / (R2 (S + O)) + F) kelvin.
+    """
+    import io
+    import struct
+
+    from PIL import Image as Pillow
+
+    def compose(
+        counts: np.ndarray, visible: np.ndarray | None = None, chunk: int = 60000, emissivity: float = 1.0
+    ) -> bytes:
+        rendered = io.BytesIO()
+        Pillow.fromarray((counts >> 8).astype(np.uint8)).save(rendered, "JPEG")
+        height, width = counts.shape
+        png = io.BytesIO()
+        Pillow.fromarray(counts.astype(np.uint16).byteswap()).save(png, "PNG")  # byte order as in the files
+        records = {1: struct.pack("<HHH26x", 2, width, height) + png.getvalue()}
+        camera = bytearray(836)
+        struct.pack_into("<6f", camera, 32, emissivity, 0, 293.15, 293.15, 293.15, 1)
+        struct.pack_into("<f", camera, 60, 0.5)
+        struct.pack_into("<3f", camera, 88, 14364.633, 1385.4, 1)
+        struct.pack_into("<5f", camera, 112, 0.006569, 0.01262, -0.002276, -0.00667, 1.9)
+        struct.pack_into("<if", camera, 776, -5753, 0.010603162)
+        records[32] = bytes(camera)
+        if visible is not None:
+            photo = io.BytesIO()
+            Pillow.fromarray(visible).save(photo, "PNG")
+            size = visible.shape[1::-1]
+            records[14] = struct.pack("<HHH26x", 2, *size) + photo.getvalue()
+        places = len(records) + 4  # the directory of real files ends with free places
+        offset, entries, body = 64 + 32 * places, b"", b""
+        for kind, content in records.items():
+            place = offset + len(body)
+            entries += struct.pack(">HHIIIIIII", kind, 3, 100, 1, place, len(content), 0, 0, 0)
+            body += content
+        header = b"FFF\0" + b"\0" * 16 + struct.pack(">III", 100, 64, places) + b"\0" * 32
+        data = header + entries.ljust(32 * places, b"\0") + body
+        parts = [data[i : i + chunk] for i in range(0, len(data), chunk)]
+        segments = b"".join(
+            b"\xff\xe1"
+            + struct.pack(">H", len(part) + 10)
+            + b"FLIR\0\1"
+            + bytes([number, len(parts) - 1])
+            + part
+            for number, part in enumerate(parts)
+        )
+        whole = rendered.getvalue()
+        return whole[:2] + segments + whole[2:]
+
+    return compose
+
+
 @dataclass
 class Result:
     """What a run of the command line left behind."""

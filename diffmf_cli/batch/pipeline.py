@@ -108,6 +108,7 @@ class Pipeline:
             return
         item.pixels = pixels
         item.step = "unsuitable"
+        self._span.check_unit(ir.unit, job.ir)
         item.pair = prepare(
             ir.pixels,
             vis.pixels,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from diffmf_cli.alignment.transform import Transform
     from diffmf_cli.images.pairs import Pair
+    from diffmf_cli.images.range import IntensityRange
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def align(
         for number, pair in enumerate(pairs, 1):
             doing(f"Aligning {number} of {len(pairs)}")
             try:
-                pixels = _read(pair)
+                pixels = _read(pair, span)
             except ImageError as error:
                 log.warning("left out: %s", error)
                 continue
@@ -116,10 +117,11 @@ def align(
     out.talk(f"{output}: {agreeing} of {len(pairs)} pairs agree, {rig.model}, score {rig.score:.2f}")
 
 
-def _read(pair: "Pair") -> tuple["np.ndarray", "np.ndarray"]:
+def _read(pair: "Pair", span: "IntensityRange") -> tuple["np.ndarray", "np.ndarray"]:
     from diffmf_cli.fusion.files import read_pair
 
     first, second = read_pair(pair.ir, pair.vis, (str(pair.ir), str(pair.vis)))
+    span.check_unit(first.unit, first.name)
     return first.pixels, second.pixels
 
 

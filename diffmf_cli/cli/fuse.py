@@ -8,13 +8,20 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from diffmf_cli.cli import options
 from diffmf_cli.cli.output import exit_at_once_on_interrupt, out
 from diffmf_cli.errors import UsageError, check_choice
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from diffmf_cli.alignment.transform import Transform
+    from diffmf_cli.images.range import IntensityRange
+    from diffmf_cli.images.read import Image
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +34,8 @@ Fuse one infrared and one visible picture of the same scene.
   diffmf fuse ir.tiff vis.jpg -o out/fused.png   any depth: 8-bit, 16-bit and float
   diffmf fuse ir.png vis.png -m lite --json      a smaller, faster model; facts as JSON on stdout
   diffmf fuse ir.png vis.png --align auto        two cameras that do not match yet
+  diffmf fuse flir.jpg --ir-range 10C,40C        both pictures of a FLIR camera's file
+  diffmf fuse ir.raw vis.png --raw 640x512:u16le --panel all.png --palette inferno
   diffmf fuse mri.png pet.png -m medical         structure from the first, colour from the second
   cat ir.png | diffmf fuse - vis.png -o - > fused.png
 
@@ -40,8 +49,13 @@ def fuse(
         str, typer.Argument(metavar="IR", help="Infrared picture (with -m medical: MRI), or - for stdin.")
     ],
     vis: Annotated[
-        str, typer.Argument(metavar="VIS", help="Visible picture (with -m medical: CT, PET or SPECT), or -.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="VIS",
+            help="Visible picture (with -m medical: CT, PET or SPECT), or -; a FLIR file has its own.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         str | None,
         options.option(
@@ -61,6 +75,7 @@ def fuse(
     offline: options.OfflineOption = False,
     color: options.ColorOption = "auto",
     ir_range: options.IrRangeOption = "auto",
+    raw: options.RawOption = None,
     stretch: options.StretchOption = False,
     align: options.AlignOption = "none",
     save_align: Annotated[
@@ -74,6 +89,21 @@ def fuse(
     depth: options.DepthOption = "auto",
     format: options.FormatOption = "auto",
     quality: options.QualityOption = 95,
+    panel: Annotated[
+        Path | None,
+        options.option(
+            "--panel", metavar="FILE", help="Also write IR, VIS and result side by side.", panel="Pictures"
+        ),
+    ] = None,
+    palette: Annotated[
+        str,
+        options.option(
+            "--palette",
+            metavar="gray|inferno|magma|plasma|viridis|cividis|turbo|hot|bone",
+            help="Colours of IR in --panel.",
+            panel="Pictures",
+        ),
+    ] = "gray",
     overwrite: options.OverwriteOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -83,6 +113,10 @@ def fuse(
     out.configure(json=json, quiet=quiet, verbose=verbose)
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
+    alone = vis is None
+    vis = ir if vis is None else vis
+    if alone and ir == STREAM:
+        raise UsageError("VIS is missing: name the visible picture after IR")
     if ir == STREAM and vis == STREAM:
         raise UsageError("IR and VIS cannot both be -: stdin holds one picture, give the other as a file")
     if json and output == STREAM:
@@ -105,7 +139,9 @@ def fuse(
         from diffmf_cli.fusion.files import encode_fused, read_pair
         from diffmf_cli.fusion.fuser import check_pair, check_settings
         from diffmf_cli.images import write
+        from diffmf_cli.images.panel import PALETTES
         from diffmf_cli.images.range import IntensityRange
+        from diffmf_cli.images.raw import RawLayout
         from diffmf_cli.model.catalogue import TASKS, check_task, find_weights
 
         check_choice("outside", outside, OUTSIDE)
@@ -120,16 +156,27 @@ def fuse(
             color=color,
             ir_range=ir_range,
         )
+        span = IntensityRange.parse(ir_range)
+        layout = None if raw is None else RawLayout.parse(raw)
+        check_choice("palette", palette, PALETTES)
+        if palette != "gray" and panel is None:
+            raise UsageError(f"--palette {palette} colours IR in the panel: add --panel FILE")
         target = _target(vis, output, format)
         extension = f".{format}" if format != "auto" else ".png"
         if target is not None:
             extension = target.suffix
             _check_not_an_input(target, ir, vis)
             write.check_writable(target, overwrite)
+        if panel is not None:
+            _check_not_an_input(panel, ir, vis)
+            if target is not None and panel.absolute() == target.absolute():
+                raise UsageError(f"--panel {panel} is OUT as well: give it another name")
+            write.check_writable(panel, overwrite)
         check_task(model, find_weights(model), task)
         ir_source, vis_source = (_stdin() if name == STREAM else Path(name) for name in (ir, vis))
         names = ("stdin" if ir == STREAM else ir, "stdin" if vis == STREAM else vis)
-        ir_image, vis_image = read_pair(ir_source, vis_source, names)
+        ir_image, vis_image = read_pair(ir_source, None if alone else vis_source, names, layout)
+        span.check_unit(ir_image.unit, names[0])
         for note in (*ir_image.notes, *vis_image.notes):
             log.warning(note)
         pixels = ir_image.pixels, vis_image.pixels
@@ -138,7 +185,6 @@ def fuse(
     transform = None
     if asked != choice.NONE:
         with out.status("Aligning"), _timed(seconds, "align"):
-            span = IntensityRange.parse(ir_range)
             hint = exif_ratio(ir_source, vis_source) if fov_ratio is None else fov_ratio
             transform, why_not = choice.choose(asked, *pixels, fov_ratio=hint, ir_range=span, name=align)
             if transform is None and hint != fov_ratio:  # what a camera says of its lens can be wrong
@@ -185,6 +231,10 @@ def fuse(
             out.binary(data)
         else:
             write.write_atomically(target, data, overwrite)
+        if panel is not None:
+            side_by_side = _panel(ir_image, pixels[1], fused, span, transform, outside, palette)
+            data = write.encode_image(side_by_side, None, panel.suffix, quality)
+            write.write_atomically(panel, data, overwrite)
 
     height, width = fused.shape[:2]
     out.record(
@@ -193,6 +243,7 @@ def fuse(
             "ir": ir,
             "vis": vis,
             "output": str(target),
+            "panel": None if panel is None else str(panel),
             "width": width,
             "height": height,
             "ir_width": ir_image.pixels.shape[1],
@@ -251,6 +302,35 @@ def _stdin() -> bytes:
     if sys.stdin is None or sys.stdin.isatty():
         raise UsageError("- reads a picture from stdin, but nothing is piped into it")
     return sys.stdin.buffer.read()
+
+
+def _panel(
+    ir: "Image",
+    vis: "np.ndarray",
+    fused: "np.ndarray",
+    span: "IntensityRange",
+    transform: "Transform | None",
+    outside: str,
+    palette: str,
+) -> "np.ndarray":
+    """What the network saw of the two, and what it made of them."""
+    import numpy as np
+
+    from diffmf_cli.alignment.outside import place
+    from diffmf_cli.images.color import luma
+    from diffmf_cli.images.panel import colorize, compose_panel
+
+    unit = span.apply(ir.pixels)
+    grey = luma(unit) if unit.ndim == 3 else unit
+    if transform is not None:
+        placed = place(grey, transform, outside)
+        if outside == "crop":
+            grey, vis = placed.ir, vis[placed.box]
+        else:
+            grey = placed.complete(placed.ir, np.zeros(vis.shape[:2], np.float32))
+    low, high = span.limits(ir.pixels)
+    degrees = f" {low:.1f} to {high:.1f} C" if ir.unit else ""
+    return compose_panel([(f"IR{degrees}", colorize(grey, palette)), ("VIS", vis), ("fused", fused)])
 
 
 @contextmanager

@@ -119,7 +119,16 @@ IrRangeOption = Annotated[
     option(
         "--ir-range",
         metavar="auto|percentile:P,Q|LO,HI",
-        help="Which infrared values become black and white.",
+        help="Which infrared values become black and white; degrees as 10C,40C.",
+        panel=_PICTURE,
+    ),
+]
+RawOption = Annotated[
+    str | None,
+    option(
+        "--raw",
+        metavar="WxH:TYPE",
+        help="IR has no header: its size and type, as 640x512:u16le; also u8, u16be, f32le, f32be.",
         panel=_PICTURE,
     ),
 ]

@@ -1,30 +1,42 @@
 """A pair of picture files in, the bytes of the fused one out: what `fuse` and `batch` share."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from diffmf_cli.errors import UsageError
+from diffmf_cli.images.raw import RawLayout
 from diffmf_cli.images.read import Image, load, read_image
 from diffmf_cli.images.write import encode_image, losses
 
 
-def read_pair(ir: Path | bytes, vis: Path | bytes, names: tuple[str, str]) -> tuple[Image, Image]:
-    """Reads an infrared and a visible picture.
+def read_pair(
+    ir: Path | bytes, vis: Path | bytes | None, names: tuple[str, str], raw: RawLayout | None = None
+) -> tuple[Image, Image]:
+    """Reads an infrared and a visible picture; both may be one thermal file that holds the two.
 
     Args:
         ir: A path, or the bytes of a file.
-        vis: The same.
+        vis: The same; None for the visible picture within `ir`.
         names: What messages call the two.
+        raw: How the pixels of an infrared file without a header lie.
 
     Raises:
         ImageError: One cannot be read.
-        UsageError: Both are the same picture.
+        UsageError: Both are the same picture, or the visible one is missing.
     """
-    contents = [source if isinstance(source, bytes) else load(source) for source in (ir, vis)]
-    if contents[0] == contents[1] and contents[0]:
+    contents = [source if isinstance(source, bytes) else load(source) for source in (ir, vis or ir)]
+    first = read_image(contents[0], names[0], raw)
+    if vis is None and first.visible is None:
+        raise UsageError(f"VIS is missing, and {names[0]} holds no visible picture: name one after IR")
+    if contents[0] == contents[1] and first.visible is None:
         raise UsageError(f"IR {names[0]} and VIS {names[1]} are the same picture: give one of each kind")
-    first, second = (read_image(data, name) for data, name in zip(contents, names, strict=True))
+    second = first if contents[0] == contents[1] else read_image(contents[1], names[1])
+    if second.unit:
+        if second.visible is None:
+            raise UsageError(f"VIS {names[1]} holds temperatures and no visible picture: name one that does")
+        second = replace(second, pixels=second.visible, unit="", name=names[1])
     return first, second
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,7 +11,13 @@ import numpy as np
 from diffmf_cli.errors import ImageError, UsageError
 from diffmf_cli.images.opencv import cv2
 
-FORMS = "auto, percentile:LOW,HIGH, set:LOW,HIGH or LO,HI"
+FORMS = "auto, percentile:LOW,HIGH, set:LOW,HIGH, LO,HI or degrees as 10C,40C"
+_DEGREES = re.compile(r"[\d.]\s*([cfk])$")
+_CELSIUS = {
+    "c": lambda degrees: degrees,
+    "f": lambda degrees: (degrees - 32) / 1.8,
+    "k": lambda degrees: degrees - 273.15,
+}
 
 
 def to_unit(pixels: np.ndarray) -> np.ndarray:
@@ -64,15 +71,19 @@ class IntensityRange:
         kind: `auto`, `percentile`, `set` or `fixed`.
         low: Percentile, or value of the picture where `kind` is `fixed`.
         high: The same for white.
+        degrees: Whether they are degrees Celsius, which only a picture of temperatures has.
     """
 
     kind: str = "auto"
     low: float = 0.0
     high: float = 100.0
+    degrees: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "IntensityRange":
-        """Reads `auto`, `percentile:1,99`, `set:1,99` or `LO,HI`, values of the picture as degrees or counts.
+        """Reads `auto`, `percentile:1,99`, `set:1,99`, `LO,HI` in values of the picture, or `10C,40C`.
+
+        Degrees may be C, F or K, and become Celsius.
 
         Raises:
             UsageError: The text has none of these forms, or its first number is not below its second.
@@ -81,8 +92,10 @@ class IntensityRange:
             return cls()
         word, colon, numbers = text.strip().lower().rpartition(":")
         kind = word if colon else "fixed"
+        found = None if colon else _DEGREES.search(numbers)
+        unit = found[1] if found else ""
         try:
-            low, high = (float(number) for number in numbers.split(","))
+            low, high = (_number(number, unit) for number in numbers.split(","))
             known = kind in ("percentile", "set") or not colon
         except ValueError:
             known = False
@@ -94,7 +107,23 @@ class IntensityRange:
             raise UsageError(f"intensity range '{text}': {low:g} is not below {high:g}, use {FORMS}")
         if colon and not (low >= 0 and high <= 100):
             raise UsageError(f"intensity range '{text}': percentiles lie between 0 and 100")
-        return cls(kind, low, high)
+        return cls(kind, low, high, bool(unit))
+
+    def check_unit(self, unit: str, name: str) -> None:
+        """Refuses a range in degrees for a picture that has none.
+
+        Args:
+            unit: `C` for temperatures; see `Image`.
+            name: What messages call the picture.
+
+        Raises:
+            UsageError: The range is in degrees, the picture is not.
+        """
+        if self.degrees and unit != "C":
+            raise UsageError(
+                f"{name} holds no temperatures, so an intensity range in degrees means nothing for it: give "
+                "LO,HI in its own values, or auto"
+            )
 
     def over(self, pictures: Iterable[np.ndarray]) -> "IntensityRange":
         """The one fixed range that `set:` means for a set of infrared pictures, each with the same weight.
@@ -143,6 +172,13 @@ class IntensityRange:
         unit = np.subtract(ir, low, dtype=np.float32)
         unit /= np.float32(high - low)
         return unit.clip(0, 1, out=unit)
+
+
+def _number(text: str, unit: str) -> float:
+    """A plain number, or degrees of a unit (`c`, `f`, `k`) in Celsius; the first of two may leave it out."""
+    if not unit:
+        return float(text)
+    return _CELSIUS[unit](float(text.strip().removesuffix(unit)))
 
 
 def _auto_limits(ir: np.ndarray) -> tuple[float, float]:

@@ -16,7 +16,10 @@ import PIL.Image
 from PIL import ExifTags, TiffImagePlugin
 
 from diffmf_cli.errors import ImageError
+from diffmf_cli.images import dji
+from diffmf_cli.images.flir import is_flir, read_flir
 from diffmf_cli.images.opencv import cv2
+from diffmf_cli.images.raw import RawLayout
 
 # Pillow warns about odd metadata and about pictures above 89 megapixels; neither is a fault of the pixels.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -45,16 +48,22 @@ class Image:
         alpha: `(H, W)` of the same dtype, or None for a picture without transparency.
         name: What messages call this picture: its path, or `stdin`.
         notes: Sentences worth showing to the user, such as that only the first page was read.
+        unit: `C` where pixels are degrees Celsius, else empty.
+        visible: `(h, w, 3)` uint8 RGB that a thermal camera took of the same scene and keeps in the file.
     """
 
     pixels: np.ndarray
     alpha: np.ndarray | None
     name: str
     notes: tuple[str, ...] = ()
+    unit: str = ""
+    visible: np.ndarray | None = None
 
 
-def read_image(source: Path | bytes, name: str | None = None) -> Image:
+def read_image(source: Path | bytes, name: str | None = None, raw: RawLayout | None = None) -> Image:
     """Reads a PNG, JPEG, TIFF, WebP or BMP picture by its content, whatever its extension says.
+
+    A FLIR radiometric JPEG gives its temperatures, not the picture that the camera rendered of them.
 
     EXIF orientation is applied. Integers of more or fewer bits than uint8 and uint16 hold, and float64,
     become float32. Of several pages or frames the first is read, with a note.
@@ -62,6 +71,7 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image:
     Args:
         source: A path, or the bytes of a file.
         name: What messages call the picture; the path, or `stdin` for bytes, by default.
+        raw: How the pixels of a file without a header lie; without it, files have headers.
 
     Returns:
         The picture, with the depth of the file.
@@ -72,8 +82,13 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image:
     """
     name = name or ("stdin" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else load(source)
+    if raw is not None:
+        return Image(raw.read(data, name), None, name)
     kind = _kind(data, name)
     try:
+        if kind == "JPEG" and is_flir(data):
+            celsius, visible = read_flir(data)
+            return Image(celsius, None, name, unit="C", visible=visible)
         pixels, pages = _DECODERS[kind](data)
     except ImageError as error:
         raise ImageError(f"{name} {error}") from None
@@ -90,6 +105,8 @@ def read_image(source: Path | bytes, name: str | None = None) -> Image:
     if pixels.dtype.kind == "f" and (bad := int(np.count_nonzero(~np.isfinite(pixels)))):
         raise ImageError(f"{name} holds {bad} NaN or infinite values: replace them by finite ones")
     notes = (f"{name} holds more than one picture: the first is read",) if pages > 1 else ()
+    if kind == "JPEG" and dji.is_dji(data):
+        notes = (*notes, f"{name} {dji.NOTE}")
     return _split(pixels, name, notes)
 
 

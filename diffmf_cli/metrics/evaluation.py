@@ -182,7 +182,9 @@ def _evaluate_pair(
 
 def _read_sources(pair: Pair, task: Task) -> tuple[np.ndarray, np.ndarray]:
     vis = grey(read_image(pair.vis).pixels)
-    pixels = read_image(pair.ir).pixels
+    ir = read_image(pair.ir)
+    task.ir_range.check_unit(ir.unit, ir.name)
+    pixels = ir.pixels
     try:
         pixels = resize_to(pixels, (vis.shape[0], vis.shape[1]), task.stretch)
     except DiffmfError as error:

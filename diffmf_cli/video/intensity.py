@@ -22,8 +22,12 @@ def stream_range(text: str, ir: Source, first: Frame) -> str:
 
     Returns:
         A range that is the same for every frame, again as text: `auto` or `LO,HI`.
+
+    Raises:
+        UsageError: The range is in degrees.
     """
     span = IntensityRange.parse(text)
+    span.check_unit("", ir.name)  # frames are plain numbers
     if span.kind == "fixed" or (span.kind == "auto" and first.pixels.dtype == "uint8"):
         return text
     sample = (frame.pixels for frame in ir.frames(step=max(1, ceil(ir.count / SAMPLE))))

@@ -238,3 +238,38 @@ def test_any_shape(shape):
     counts = (7000 + np.arange(np.prod(shape)) * 10).reshape(shape).astype(np.uint16)
     for kind in (np.uint16, np.float32, np.float64):
         assert AUTO.apply(counts.astype(kind)).shape == shape
+
+
+# Degrees
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("10C,40C", 10, 40),
+        ("-20.5c, 40c", -20.5, 40),
+        ("10,40C", 10, 40),
+        ("50F,104F", 10, 40),
+        ("283.15K,313.15K", 10, 40),
+    ],
+)
+def test_degrees_become_celsius(text, low, high):
+    span = IntensityRange.parse(text)
+    assert (span.kind, span.degrees) == ("fixed", True)
+    assert (span.low, span.high) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(
+    "text", ["10C,40F", "40C,10C", "10C", "C,C", "percentile:1C,99C", "10C,40", "10X,40X"]
+)
+def test_degrees_that_are_not_understood(text):
+    with pytest.raises(UsageError, match="intensity range"):
+        IntensityRange.parse(text)
+
+
+def test_degrees_need_temperatures():
+    span = IntensityRange.parse("10C,40C")
+    span.check_unit("C", "a.jpg")
+    IntensityRange.parse("10,40").check_unit("", "a.png")
+    with pytest.raises(UsageError, match=r"a\.png holds no temperatures"):
+        span.check_unit("", "a.png")
