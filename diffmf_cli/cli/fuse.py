@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
@@ -222,8 +221,8 @@ def fuse(
             )
 
     with _timed(seconds, "write"):
-        if transform is not None and vis_image.alpha is not None:
-            vis_image = replace(vis_image, alpha=vis_image.alpha[shown(transform, outside)])
+        if transform is not None:
+            vis_image = vis_image.part(*shown(transform, outside))
         data, losses = encode_fused(fused, vis_image, extension, quality)
         for loss in losses:
             log.warning(loss)

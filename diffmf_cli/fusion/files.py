@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 
 from diffmf_cli.errors import UsageError
+from diffmf_cli.images.geotiff import encode_geotiff
 from diffmf_cli.images.raw import RawLayout
 from diffmf_cli.images.read import Image, load, read_image
-from diffmf_cli.images.write import encode_image, losses
+from diffmf_cli.images.write import encode_image, format_of, losses
 
 
 def read_pair(
@@ -41,6 +42,10 @@ def read_pair(
 
 
 def encode_fused(fused: np.ndarray, vis: Image, extension: str, quality: int) -> tuple[bytes, list[str]]:
-    """The file of a fused picture, with the transparency of the visible one, and what it cannot hold."""
+    """The file of a fused picture, transparent and placed as the visible one, and what it cannot hold."""
     notices = losses(fused.dtype, vis.alpha is not None, extension)
+    if vis.place is not None:
+        if format_of(extension).name == "TIFF":
+            return encode_geotiff(fused, vis.alpha, vis.place), notices
+        notices.append(f"{format_of(extension).name} holds no georeference: write .tif to keep that of VIS")
     return encode_image(fused, vis.alpha, extension, quality), notices

@@ -8,7 +8,7 @@ does not.
 import io
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ import PIL.Image
 from PIL import ExifTags, TiffImagePlugin
 
 from diffmf_cli.errors import ImageError
-from diffmf_cli.images import dji
+from diffmf_cli.images import dji, geotiff
 from diffmf_cli.images.flir import is_flir, read_flir
 from diffmf_cli.images.opencv import cv2
 from diffmf_cli.images.raw import RawLayout
@@ -50,6 +50,7 @@ class Image:
         notes: Sentences worth showing to the user, such as that only the first page was read.
         unit: `C` where pixels are degrees Celsius, else empty.
         visible: `(h, w, 3)` uint8 RGB that a thermal camera took of the same scene and keeps in the file.
+        place: Where on Earth a GeoTIFF lies.
     """
 
     pixels: np.ndarray
@@ -58,6 +59,13 @@ class Image:
     notes: tuple[str, ...] = ()
     unit: str = ""
     visible: np.ndarray | None = None
+    place: geotiff.Georeference | None = None
+
+    def part(self, rows: slice, columns: slice) -> "Image":
+        """A rectangle of the picture, with its transparency and its place."""
+        alpha = None if self.alpha is None else self.alpha[rows, columns]
+        place = self.place and self.place.moved(rows.start or 0, columns.start or 0)
+        return replace(self, pixels=self.pixels[rows, columns], alpha=alpha, place=place)
 
 
 def read_image(source: Path | bytes, name: str | None = None, raw: RawLayout | None = None) -> Image:
@@ -89,6 +97,10 @@ def read_image(source: Path | bytes, name: str | None = None, raw: RawLayout | N
         if kind == "JPEG" and is_flir(data):
             celsius, visible = read_flir(data)
             return Image(celsius, None, name, unit="C", visible=visible)
+        is_geotiff = kind == "TIFF" and not geotiff.TAGS.isdisjoint(_tiff_tags(data))
+        if is_geotiff and geotiff.is_available():
+            grid, mask, place, found = geotiff.read_geotiff(data)
+            return Image(grid, mask, name, tuple(f"{name} {note}" for note in found), place=place)
         pixels, pages = _DECODERS[kind](data)
     except ImageError as error:
         raise ImageError(f"{name} {error}") from None
@@ -105,6 +117,8 @@ def read_image(source: Path | bytes, name: str | None = None, raw: RawLayout | N
     if pixels.dtype.kind == "f" and (bad := int(np.count_nonzero(~np.isfinite(pixels)))):
         raise ImageError(f"{name} holds {bad} NaN or infinite values: replace them by finite ones")
     notes = (f"{name} holds more than one picture: the first is read",) if pages > 1 else ()
+    if is_geotiff:
+        notes = (*notes, f"{name} {geotiff.WITHOUT_RASTERIO}")
     if kind == "JPEG" and dji.is_dji(data):
         notes = (*notes, f"{name} {dji.NOTE}")
     return _split(pixels, name, notes)
@@ -169,12 +183,18 @@ def _decode_png(data: bytes) -> tuple[np.ndarray, int]:
     return _upright(_decode_opencv(pixels), _orientation(lambda: _parse_exif(exif))), 1
 
 
-def _decode_tiff(data: bytes) -> tuple[np.ndarray, int]:
+def _tiff_tags(data: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
+    """The directory of the first page."""
     big = data[2:4] in (b"+\0", b"\0+")
     tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if big else 8])
     file = io.BytesIO(data)
     file.seek(tags.next)
     tags.load(file)
+    return tags
+
+
+def _decode_tiff(data: bytes) -> tuple[np.ndarray, int]:
+    tags = _tiff_tags(data)
     pages = 2 if tags.next else 1
     channels = tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)
     bits = max(tags.get(TiffImagePlugin.BITSPERSAMPLE, (1,)))
