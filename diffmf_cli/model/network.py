@@ -10,14 +10,17 @@ the stems and the decoder work on `(B, C, H, W)`.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from diffmf_cli import scan
 from diffmf_cli.errors import WeightsError
 from diffmf_cli.scan import selective_scan_2d
+from diffmf_cli.threads import on_threads
 
 MULTIPLE = 16  # stride 4 of the stems times two halvings of the spatial exchange
 MARGIN = 4  # one token around every picture: scans through two modalities start unevenly, in a corner
@@ -101,17 +104,42 @@ def _depthwise(channels: int) -> Conv3x3:
 
 
 def _row_strips(x: Tensor) -> list[slice]:
-    """Strips of rows of `(B, h, w, C)` that bound the memory of intermediate results; one where training."""
+    """Strips of rows of `(B, h, w, C)`; one where training.
+
+    They bound the memory of intermediate results; on a CPU a strip also fits into the cache of the core that
+    works on it. How many there are does not depend on the machine, lest the result should.
+    """
     h, w = x.shape[1:3]
+    if torch.is_grad_enabled() or (x.is_cuda and h * w <= 8 * _CUDA_TOKENS):  # there strips would cost time
+        return [slice(0, h)]
     tokens = _CUDA_TOKENS if x.is_cuda else _CPU_TOKENS
-    whole = torch.is_grad_enabled() or h * w <= 8 * tokens  # strips of a small map would cost time
-    step = h if whole else max(1, tokens // w)
+    step = -(-h // max(-(-h * w // tokens), min(2, h * w // 512), 1))
     return [slice(top, min(top + step, h)) for top in range(0, h, step)]
 
 
-def _by_strips(pointwise: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """A function of each token alone, applied strip by strip: `(B, h, w, ...)` -> `(B, h, w, ...)`."""
-    return torch.cat([pointwise(*(t[:, rows] for t in inputs)) for rows in _row_strips(inputs[0])], 1)
+def _for_strips(work: Callable[[slice], None], x: Tensor) -> None:
+    """Calls `work` with each strip of rows of `x`: on a CPU on threads of their own."""
+    strips = _row_strips(x)
+    if x.device.type == "cpu":
+        on_threads(work, strips)
+    else:
+        for rows in strips:
+            work(rows)
+
+
+def _kernels(x: Tensor) -> ModuleType | None:
+    """Kernels that fuse what lies between matrix products, for float32 inference on a CPU with numba."""
+    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    if torch.is_grad_enabled() or not plain or scan.choose(x.device) != "numba":
+        return None
+    from diffmf_cli.model import pointwise_kernels
+
+    return pointwise_kernels
+
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    """Contiguous tensors as the kernels take them: tokens as rows, sharing memory."""
+    return [t.detach().contiguous().numpy() for t in tensors]
 
 
 class SS2D(nn.Module):
@@ -148,6 +176,32 @@ class SS2D(nn.Module):
         x = F.silu(_last(self.conv, x)[:, above : x.shape[1] - below])
         rank, B, C = self.select(x).split([self.rank, self.d_state, self.d_state], -1)
         return [x, self.delta(rank), B, C]
+
+    def prepare_fused(
+        self, kernels: ModuleType, x: Tensor, above: int, below: int, out: list[Tensor]
+    ) -> None:
+        """`prepare` of a strip `(above + h + below, w, C)` into `out`, `(h, w, ...)` each."""
+        values, delta, B, C = out
+        h, w, _ = x.shape
+        projected = torch.mm(x.view(h * w, -1), self.in_proj.weight[: self.inner].t()).view(h, w, -1)
+        weight = self.conv.weight.view(self.inner, 9)
+        # The border is repeated, so a bias before the convolution is one after it.
+        assert self.conv.bias is not None
+        bias = torch.addcmul(self.conv.bias, self.in_proj.bias[: self.inner], weight.sum(1))
+        kernels.depthwise_silu(*_arrays(projected, weight.t(), bias), above, below, *_arrays(values))
+        selected = torch.mm(values.flatten(0, 1), self.select.weight.t())
+        rank, selected_B, selected_C = selected.split([self.rank, self.d_state, self.d_state], 1)
+        torch.mm(rank, self.delta.weight.t(), out=delta.flatten(0, 1))
+        B.flatten(0, 1).copy_(selected_B)
+        C.flatten(0, 1).copy_(selected_C)
+
+    def finish_fused(self, kernels: ModuleType, normed: Tensor, y: Tensor, gain: Tensor, x: Tensor) -> None:
+        """`x += gain * finish(normed, y)` of `(T, C)` and `y` `(T, d)`, which is overwritten."""
+        z = torch.mm(normed, self.in_proj.weight[self.inner :].t())
+        bias = self.in_proj.bias[self.inner :]
+        later = gain * self.out_proj.bias
+        kernels.gate(*_arrays(y, z, bias, self.norm.weight, self.norm.bias, x, later))
+        x.addmm_(y, (gain[:, None] * self.out_proj.weight).t())
 
     def scan(self, x: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> Tensor:
         """The selective scan of what `prepare` gave: `(B, h, w, d)`; outside training in delta's place."""
@@ -192,24 +246,63 @@ class VSSBlock(nn.Module):
             self._overwrite(x[i : i + 1])
         return x
 
-    def _overwrite(self, x: Tensor) -> None:
-        h, strips = x.shape[1], _row_strips(x)
-        inputs: list[Tensor] = []
-        for rows in strips:
+    def _scanned(self, x: Tensor, kernels: ModuleType | None) -> Tensor:
+        """The scan's result `(1, h, w, d)` for one picture, strip by strip where it can."""
+        _, h, w, width = x.shape
+        kind = x.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+        sizes = (self.scan.inner, self.scan.inner, self.scan.d_state, self.scan.d_state)
+        inputs = [x.new_empty(1, h, w, n, dtype=dtype) for n in sizes]
+
+        def prepare(rows: slice) -> None:
             above, below = min(1, rows.start), min(1, h - rows.stop)
-            strip = self.norm_scan(x[:, rows.start - above : rows.stop + below])
-            parts = self.scan.prepare(strip, above, below)
-            if len(strips) == 1:
-                inputs = parts
-                break
-            if not inputs:
-                inputs = [t.new_empty(1, h, *t.shape[2:]) for t in parts]
-            for whole, part in zip(inputs, parts, strict=True):
-                whole[:, rows] = part
-        y = self.scan.scan(*inputs)
-        del inputs
-        for rows in strips:
-            x[:, rows] = self._finish(x[:, rows], y[:, rows])
+            strip = x[:, rows.start - above : rows.stop + below]
+            parts = [t[:, rows] for t in inputs]
+            if kernels is None:
+                for whole, part in zip(
+                    parts, self.scan.prepare(self.norm_scan(strip), above, below), strict=True
+                ):
+                    whole.copy_(part)
+                return
+            normed = torch.empty_like(strip[0])
+            self._norm_fused(kernels, self.norm_scan, strip.view(-1, width), normed.view(-1, width))
+            self.scan.prepare_fused(kernels, normed, above, below, [t[0] for t in parts])
+
+        _for_strips(prepare, x)
+        return self.scan.scan(*inputs)
+
+    def _overwrite(self, x: Tensor) -> None:
+        width, kernels = x.shape[-1], _kernels(x)
+        y = self._scanned(x, kernels)
+
+        def finish(rows: slice) -> None:
+            if kernels is None:
+                x[:, rows] = self._finish(x[:, rows], y[:, rows])
+                return
+            tokens = x[:, rows].view(-1, width)
+            normed = torch.empty_like(tokens)
+            self._norm_fused(kernels, self.norm_scan, tokens, normed)
+            self.scan.finish_fused(kernels, normed, y[:, rows].view(-1, y.shape[-1]), self.gain_scan, tokens)
+            if self.ffn is not None:
+                norm, widen, _, narrow = self.ffn
+                assert isinstance(norm, nn.LayerNorm)
+                assert isinstance(widen, nn.Linear)
+                assert isinstance(narrow, nn.Linear)
+                self._norm_fused(kernels, norm, tokens, normed, self.gain_ffn * narrow.bias)
+                hidden = torch.mm(normed, widen.weight.t())
+                kernels.gelu(*_arrays(hidden, widen.bias))
+                tokens.addmm_(hidden, (self.gain_ffn[:, None] * narrow.weight).t())
+
+        _for_strips(finish, x)
+
+    @staticmethod
+    def _norm_fused(
+        kernels: ModuleType, norm: nn.LayerNorm, x: Tensor, out: Tensor, later: Tensor | None = None
+    ) -> None:
+        if later is None:
+            kernels.norm(*_arrays(x, norm.weight, norm.bias, out))
+        else:
+            kernels.norm_and_add(*_arrays(x, norm.weight, norm.bias, later, out))
 
 
 class Stem(nn.Module):
@@ -253,14 +346,28 @@ class DifferenceGuidedExtraction(nn.Module):
             nn.init.zeros_(linear.bias[c:])
 
     def _guided(self, own: Tensor, difference: Tensor, modality: str) -> Tensor:
+        """Outside training it overwrites `own`."""
+        linear = self.guide[modality]
         sign = 1 if modality == "ir" else -1
 
         def guided(own: Tensor, difference: Tensor) -> Tensor:
-            gate, rest = self.guide[modality](sign * difference).chunk(2, -1)
+            gate, rest = linear(sign * difference).chunk(2, -1)
             gate = torch.sigmoid(gate)
             return own * (1 + gate) + gate * rest
 
-        return _by_strips(guided, own, difference)
+        if torch.is_grad_enabled():
+            return guided(own, difference)
+        kernels = _kernels(own)
+
+        def strip(rows: slice) -> None:
+            for feature, between in zip(own[:, rows], difference[:, rows], strict=True):
+                if kernels is None:
+                    feature.copy_(guided(feature, between))
+                else:
+                    kernels.guide(*_arrays(feature.flatten(0, 1), linear(sign * between).flatten(0, 1)))
+
+        _for_strips(strip, own)
+        return own
 
     def forward(self, ir: Tensor, vis: Tensor) -> tuple[Tensor, Tensor]:
         shared_ir, shared_vis = self.shared(_last(self.shared_conv, torch.cat([ir, vis]))).chunk(2)

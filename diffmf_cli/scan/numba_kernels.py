@@ -15,7 +15,7 @@ LANES = 16
 
 # Only what cannot change a rounding. A loop exists as vector and as scalar code, and which one runs depends
 # on where the arrays lie: with `contract` or `arcp` the two would differ in their last bits, call by call.
-# (`reassoc` would fold the rounding trick of `_exp2` away.)
+# (`reassoc` would fold the rounding trick of `exp2` away.)
 _FASTMATH = {"nnan", "ninf", "nsz"}
 _LOG2E = np.float32(1.4426950408889634)
 _F = np.float32
@@ -34,96 +34,153 @@ def _from_bits(typing_context: Any, x: Any) -> Any:
 
 
 @intrinsic
-def _fma(typing_context: Any, x: Any, y: Any, z: Any) -> Any:
+def fma(typing_context: Any, x: Any, y: Any, z: Any) -> Any:
     """`x * y + z`, rounded once."""
     return types.float32(*[types.float32] * 3), lambda _c, build, _s, args: build.fma(*args)
 
 
-@intrinsic
-def _advance(typing_context: Any, a: Any, b: Any, state: Any, total: Any, p: Any) -> Any:
-    """`state = a[p] * state + b[p]; total[p] += state`, as vectors.
+def _fetch(build: Any, pointer: Any) -> None:
+    """Asks for a cache line early; the hardware does not foresee strides of a picture's row."""
+    byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+    prefetch = build.module.declare_intrinsic("llvm.prefetch", (byte,), kind)
+    hints = [ir.Constant(word, value) for value in (1, 3, 1)]  # to be written, kept, data
+    build.call(prefetch, [build.bitcast(pointer, byte), *hints])
 
-    Of a loop over the lanes LLVM would make one lane after the other: it unrolls it before it looks for
-    vectors, and then cannot know that the arrays are apart.
+
+@intrinsic
+def _prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
+    """The cache line of `array[row, column]`, which need not exist."""
+
+    def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
+        view = context.make_array(signature.args[0])(context, build, args[0])
+        width = build.extract_value(view.shape, 1)
+        _fetch(build, build.gep(view.data, [build.add(build.mul(args[1], width), args[2])]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp), generate
+
+
+_AHEAD = 6  # tokens, each in a row of its own: so long an outer cache takes
+_FAR = 12  # the same where tokens follow each other
+
+
+@intrinsic
+def _walk(typing_context: Any, tokens: Any, states: Any, first: Any, step: Any, count: Any) -> Any:
+    """Two orders at once: one from token `first` by `step`, one likewise from the end backwards.
+
+    `tokens` is `(length, 3, LANES)`: decay a, input b and the sum of states, to which both orders add their
+    `state = a state + b`; `states` is `(2, LANES)`, before and after. As vectors in registers: of a loop over
+    the lanes LLVM would make one lane after the other, since it unrolls it before it looks for vectors. The
+    two chains of dependent steps fill each other's waits. Both never meet in one token within a step unless
+    they are the same token, and then the second adds to what the first has stored.
     """
 
     def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
         lanes = ir.VectorType(ir.FloatType(), LANES)
-        rows = build.mul(args[4], ir.Constant(args[4].type, LANES)), ir.Constant(args[4].type, 0)
+        word = args[3].type
 
-        def pointer(array: int, row: Any) -> Any:
-            data = context.make_array(signature.args[array])(context, build, args[array]).data
-            return build.bitcast(build.gep(data, [row]), lanes.as_pointer())
+        def constant(value: int) -> Any:
+            return ir.Constant(word, value)
 
-        places = pointer(0, rows[0]), pointer(1, rows[0]), pointer(2, rows[1]), pointer(3, rows[0])
-        decay, entered, before, so_far = (build.load(place, align=4) for place in places)
-        product = build.fmul(decay, before, flags=["contract"])
-        after = build.fadd(product, entered, flags=["contract"])
-        build.store(after, places[2], align=4)
-        build.store(build.fadd(so_far, after), places[3], align=4)
+        def data(array: int) -> Any:
+            return context.make_array(signature.args[array])(context, build, args[array]).data
+
+        def vector(base: Any, row: Any) -> Any:
+            return build.bitcast(build.gep(base, [build.mul(row, constant(LANES))]), lanes.as_pointer())
+
+        base, state_base = data(0), data(1)
+        length = build.extract_value(context.make_array(signature.args[0])(context, build, args[0]).shape, 0)
+        places = [vector(state_base, constant(k)) for k in range(2)]
+        before = build.block
+        entered = [build.load(place, align=4) for place in places]
+        last = build.sub(length, constant(1))
+        ahead = build.mul(args[3], constant(_AHEAD))
+        loop, done = build.append_basic_block("walk"), build.append_basic_block("walked")
+        build.branch(loop)
+        build.position_at_end(loop)
+        i, p = build.phi(word), build.phi(word)
+        states_now = [build.phi(lanes) for _ in range(2)]
+        after = []
+        q = build.sub(last, p)
+        for k, (token, further) in enumerate(((p, build.add(p, ahead)), (q, build.sub(q, ahead)))):
+            for row in range(3):  # addresses outside of the array are harmless
+                line = vector(base, build.add(build.mul(further, constant(3)), constant(row)))
+                _fetch(build, line)
+            first = build.mul(token, constant(3))
+            a, b, total = (vector(base, build.add(first, constant(row))) for row in range(3))
+            product = build.fmul(build.load(a, align=4), states_now[k], flags=["contract"])
+            state = build.fadd(product, build.load(b, align=4), flags=["contract"])
+            build.store(build.fadd(build.load(total, align=4), state), total, align=4)
+            after.append(state)
+        i_next, p_next = build.add(i, constant(1)), build.add(p, args[3])
+        i.add_incoming(constant(0), before)
+        i.add_incoming(i_next, loop)
+        p.add_incoming(args[2], before)
+        p.add_incoming(p_next, loop)
+        for k in range(2):
+            states_now[k].add_incoming(entered[k], before)
+            states_now[k].add_incoming(after[k], loop)
+        build.cbranch(build.icmp_signed("<", i_next, args[4]), loop, done)
+        build.position_at_end(done)
+        for place, state in zip(places, after, strict=True):
+            build.store(state, place, align=4)
         return context.get_dummy_value()
 
-    return types.void(a, b, state, total, types.intp), generate
+    return types.void(tokens, states, *[types.intp] * 3), generate
 
 
 @njit(inline="always", fastmath=_FASTMATH)
-def _exp2(x):
+def exp2(x):
     """2**x for x <= 0, relative error 2e-7: the wheels' math library would not vectorise."""
     x = max(x, _F(-126.0))
     z = x + _ROUND
     f = x - (z - _ROUND)
     # Taylor of 2**f on [-1/2, 1/2].
     p = _F(1.5403530e-4)
-    p = _fma(p, f, _F(1.3333558e-3))
-    p = _fma(p, f, _F(9.6181291e-3))
-    p = _fma(p, f, _F(5.5504109e-2))
-    p = _fma(p, f, _F(2.4022651e-1))
-    p = _fma(p, f, _F(6.9314718e-1))
-    p = _fma(p, f, _F(1.0))
+    p = fma(p, f, _F(1.3333558e-3))
+    p = fma(p, f, _F(9.6181291e-3))
+    p = fma(p, f, _F(5.5504109e-2))
+    p = fma(p, f, _F(2.4022651e-1))
+    p = fma(p, f, _F(6.9314718e-1))
+    p = fma(p, f, _F(1.0))
     return _from_bits(_bits(p) + (_bits(z) << _SHIFT))
 
 
 @njit(inline="always", fastmath=_FASTMATH)
 def _softplus(x):
     """max(x, 0) + log1p(exp(-|x|)), the logarithm as 2 atanh(z / (2 + z))."""
-    z = _exp2(-abs(x) * _LOG2E)
+    z = exp2(-abs(x) * _LOG2E)
     s = z / (_F(2.0) + z)
     q = s * s
     p = _F(2 / 13)
-    p = _fma(p, q, _F(2 / 11))
-    p = _fma(p, q, _F(2 / 9))
-    p = _fma(p, q, _F(2 / 7))
-    p = _fma(p, q, _F(2 / 5))
-    p = _fma(p, q, _F(2 / 3))
-    p = _fma(p, q, _F(2.0))
-    return _fma(p, s, max(x, _F(0.0)))
+    p = fma(p, q, _F(2 / 11))
+    p = fma(p, q, _F(2 / 9))
+    p = fma(p, q, _F(2 / 7))
+    p = fma(p, q, _F(2 / 5))
+    p = fma(p, q, _F(2 / 3))
+    p = fma(p, q, _F(2.0))
+    return fma(p, s, max(x, _F(0.0)))
 
 
-@njit(inline="always", fastmath=_FASTMATH)
-def _four_orders(a, b, start, total, h, w):
-    """Adds the states of all four orders to `total`; all `(h * w, LANES)`, `start` `(2, LANES)`."""
-    state = np.empty(LANES, np.float32)
-    for order in range(4):
-        state[:] = start[order % 2]
-        lines, length, step_line, step = (h, w, w, 1) if order < 2 else (w, h, 1, w)
-        corner = 0
-        if order % 2:
-            corner, step_line, step = h * w - 1, -step_line, -step
-        for line in range(lines):
-            p = corner + line * step_line
-            for _ in range(length):
-                _advance(a, b, state, total, p)
-                p += step
+@njit(fastmath=_FASTMATH)
+def _four_orders(tokens, start, h, w):
+    """Adds the states of all four orders, from `start` `(2, LANES)`; see `_walk`."""
+    states = start.copy()
+    _walk(tokens, states, 0, 1, h * w)
+    states[:] = start
+    for column in range(w):
+        _walk(tokens, states, column, w, h)
 
 
 _flat = float32[:, ::1]
 _vector = float32[::1]
-_JIT = {"nogil": True, "cache": True, "fastmath": _FASTMATH, "boundscheck": False, "error_model": "numpy"}
+JIT = {"nogil": True, "cache": True, "fastmath": _FASTMATH, "boundscheck": False, "error_model": "numpy"}
 
 
 @njit(
     void(_flat, _flat, _flat, _flat, _flat, _vector, _vector, float32[:, :, ::1], int32, int32, int32, _flat),
-    **_JIT,
+    **JIT,
 )
 def scan_task(x, delta, A, B, C, D, bias, starts, h, w, first, y):
     """Channels `first` to `first + LANES` of one picture.
@@ -132,9 +189,7 @@ def scan_task(x, delta, A, B, C, D, bias, starts, h, w, first, y):
     """
     length, d = x.shape
     lanes = min(LANES, d - first)
-    a = np.zeros((length, LANES), np.float32)
-    b = np.zeros((length, LANES), np.float32)
-    total = np.empty((length, LANES), np.float32)
+    tokens = np.zeros((length, 3, LANES), np.float32)
     rate = np.zeros(LANES, np.float32)
     start = np.zeros((2, LANES), np.float32)
     last = first + lanes
@@ -145,16 +200,20 @@ def scan_task(x, delta, A, B, C, D, bias, starts, h, w, first, y):
             rate[j] = A[first + j, n] * _LOG2E
             start[0, j], start[1, j] = starts[0, first + j, n], starts[1, first + j, n]
         for p in range(length):
-            weight, decay, entered = B[p, n], a[p], b[p]
+            _prefetch(x, p + _FAR, first)
+            _prefetch(delta, p + _FAR, first)
+            weight, decay, entered = B[p, n], tokens[p, 0], tokens[p, 1]
             value, step = x[p, first:last], delta[p, first:last]
             for j in range(lanes):
                 dt = _softplus(step[j] + offset[j])
-                decay[j] = _exp2(dt * rate[j])
+                decay[j] = exp2(dt * rate[j])
                 entered[j] = dt * weight * value[j]
-        total[:] = 0
-        _four_orders(a, b, start, total, h, w)
+            tokens[p, 2] = 0
+        _four_orders(tokens, start, h, w)
         for p in range(length):
-            weight, states = C[p, n], total[p]
+            _prefetch(x, p + _FAR, first)
+            _prefetch(y, p + _FAR, first)
+            weight, states = C[p, n], tokens[p, 2]
             value, result = x[p, first:last], y[p, first:last]
             if n == 0:
                 for j in range(lanes):
@@ -164,27 +223,25 @@ def scan_task(x, delta, A, B, C, D, bias, starts, h, w, first, y):
                     result[j] += states[j] * weight
 
 
-@njit(void(_flat, _flat, _flat, int32, int32, int32, _flat), **_JIT)
+@njit(void(_flat, _flat, _flat, int32, int32, int32, _flat), **JIT)
 def recurrence_task(all_a, all_b, starts, h, w, first, total_out):
     """Sum of the states for some channels; all `(h * w, m)`, `starts` `(2, m)`."""
     length, m = all_a.shape
     lanes = min(LANES, m - first)
-    a = np.zeros((length, LANES), np.float32)
-    b = np.zeros((length, LANES), np.float32)
-    total = np.zeros((length, LANES), np.float32)
+    tokens = np.zeros((length, 3, LANES), np.float32)
     start = np.zeros((2, LANES), np.float32)
     for j in range(lanes):
         start[0, j], start[1, j] = starts[0, first + j], starts[1, first + j]
     for p in range(length):
         for j in range(lanes):
-            a[p, j], b[p, j] = all_a[p, first + j], all_b[p, first + j]
-    _four_orders(a, b, start, total, h, w)
+            tokens[p, 0, j], tokens[p, 1, j] = all_a[p, first + j], all_b[p, first + j]
+    _four_orders(tokens, start, h, w)
     for p in range(length):
         for j in range(lanes):
-            total_out[p, first + j] = total[p, j]
+            total_out[p, first + j] = tokens[p, 2, j]
 
 
-@njit(void(_flat, _flat, _flat, _flat, int32, int32, int32, _flat, _flat, _flat), **_JIT)
+@njit(void(_flat, _flat, _flat, _flat, int32, int32, int32, _flat, _flat, _flat), **JIT)
 def recurrence_backward_task(
     all_a,
     all_b,

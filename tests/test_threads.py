@@ -1,0 +1,72 @@
+"""Parts of a picture on threads."""
+
+import threading
+
+import pytest
+import torch
+
+from diffmf_cli.threads import on_threads
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield 3
+    assert torch.get_num_threads() == 3
+    torch.set_num_threads(before)
+
+
+def test_order_and_values():
+    assert on_threads(lambda n: n * n, list(range(50))) == [n * n for n in range(50)]
+    assert on_threads(lambda n: n, []) == []
+
+
+def test_all_threads_work_each_with_one_of_torchs(threads):
+    together = threading.Barrier(threads, timeout=20)
+
+    def work(_part):
+        together.wait()  # breaks if fewer threads than parts
+        return threading.get_ident(), torch.get_num_threads()
+
+    for _ in range(2):
+        seen = on_threads(work, range(threads))
+        assert len({ident for ident, _ in seen}) == threads
+        assert {count for _, count in seen} == {1}
+
+
+def test_a_part_may_have_parts():
+    inner = lambda n: on_threads(lambda m: n * 10 + m, [1, 2])  # noqa: E731
+    assert on_threads(inner, list(range(9))) == [[n * 10 + 1, n * 10 + 2] for n in range(9)]
+
+
+def test_modes_of_the_caller():
+    def modes(_part):
+        return torch.is_inference_mode_enabled(), torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+
+    assert set(on_threads(modes, [0, 1])) == {(False, True, False)}
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        assert set(on_threads(modes, [0, 1])) == {(True, False, True)}
+    with torch.no_grad():
+        assert set(on_threads(modes, [0, 1])) == {(False, False, False)}
+
+
+def test_numbers_near_zero_are_flushed():
+    tiny = torch.full((1000,), 1e-38)
+    assert (tiny * 0.01 != 0).any()  # elsewhere they are kept
+    assert on_threads(lambda _: bool((tiny * 0.01 != 0).any()), [0, 1]) == [False, False]
+
+
+def test_an_error_comes_back_and_nothing_runs_on():
+    done = []
+
+    def work(n):
+        if n == 0:
+            raise ValueError("part 0")
+        done.append(n)
+
+    with pytest.raises(ValueError, match="part 0"):
+        on_threads(work, list(range(200)))
+    count = len(done)
+    on_threads(lambda _: None, [0, 1, 2])
+    assert len(done) <= count + 2
