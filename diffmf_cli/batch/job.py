@@ -84,6 +84,7 @@ class Settings:
 
     Attributes:
         ir_range: Already one range, `LO,HI`, where `set:` was asked for.
+        raw: How infrared files without a header lie, or empty.
         batch_size: Pairs of one size that the network takes at once; 0 chooses by device and size.
         overwrite: Replace results that exist.
     """
@@ -96,6 +97,7 @@ class Settings:
     task: str = "auto"
     color: str = "auto"
     ir_range: str = "auto"
+    raw: str = ""
     stretch: bool = False
     depth: str = "auto"
     quality: int = 95

@@ -19,6 +19,7 @@ from diffmf_cli.errors import DiffmfError, UsageError
 from diffmf_cli.fusion.files import encode_fused, read_pair
 from diffmf_cli.fusion.fuser import Fuser, Prepared, prepare
 from diffmf_cli.images.range import IntensityRange
+from diffmf_cli.images.raw import RawLayout
 from diffmf_cli.images.read import Image
 
 MOST_PIXELS = 2**25  # decoded pictures on their way: 24 bytes a pixel, about 0.8 GB
@@ -72,6 +73,7 @@ class Pipeline:
         self.depth = 4 * count + 2 * largest
         self._fuser, self._settings = fuser, settings
         self._span = IntensityRange.parse(settings.ir_range)
+        self._raw = RawLayout.parse(settings.raw) if settings.raw else None
         self._room = PixelRoom(MOST_PIXELS)
         self._ready: SimpleQueue[_Item | None] = SimpleQueue()
         self._stopped = threading.Event()
@@ -101,7 +103,8 @@ class Pipeline:
     def _read(self, item: _Item) -> None:
         start = time.perf_counter()
         settings, job = self._settings, item.job
-        ir, vis = read_pair(locations.source_of(job.ir), locations.source_of(job.vis), (job.ir, job.vis))
+        sources = locations.source_of(job.ir), locations.source_of(job.vis)
+        ir, vis = read_pair(*sources, (job.ir, job.vis), self._raw)
         item.notices += [*ir.notes, *vis.notes]
         pixels = vis.pixels.shape[0] * vis.pixels.shape[1]
         if not self._room.take(pixels):

@@ -183,6 +183,7 @@ def batch(
             panel="Pictures",
         ),
     ] = "auto",
+    raw: options.RawOption = None,
     stretch: options.StretchOption = False,
     depth: options.DepthOption = "auto",
     format: options.FormatOption = "auto",
@@ -211,6 +212,8 @@ def batch(
     for option, seconds in (("--watch", watch), ("--until-idle", until_idle)):
         if seconds is not None and not 0 < seconds < float("inf"):
             raise UsageError(f"{option} {seconds} is out of range: give a number of seconds above 0")
+    if raw is not None and pairs is None:
+        raise UsageError(f"--raw {raw}: folders are searched for pictures by extension, give --pairs instead")
     if until_idle is not None and watch is None:
         raise UsageError("--until-idle is an option of --watch: give both")
     if watch is not None and (pairs is not None or ir_range.strip().lower().startswith("set:")):
@@ -231,6 +234,7 @@ def batch(
         task=task,
         color=color,
         ir_range=ir_range,
+        raw=raw or "",
         stretch=stretch,
         depth=depth,
         quality=quality,
@@ -273,7 +277,7 @@ def batch(
         if resume and history.ir_range:
             settings = Settings(**{**asdict(settings), "ir_range": history.ir_range})
         elif ir_range.strip().lower().startswith("set:"):
-            settings = Settings(**{**asdict(settings), "ir_range": _range_of_set(whole, ir_range)})
+            settings = Settings(**{**asdict(settings), "ir_range": _range_of_set(whole, ir_range, raw)})
         chosen = settings.ir_range if settings.ir_range != ir_range else ""
         kept.begin(facts, ir_range=chosen, resumed=resume and bool(history.settings))
         for outcome in table.failed:
@@ -410,6 +414,7 @@ def _facts(settings: Settings, naming: Naming) -> dict[str, Any]:
     import hashlib
 
     from diffmf_cli.fusion.fuser import check_settings
+    from diffmf_cli.images.raw import RawLayout
     from diffmf_cli.model.catalogue import check_task, find_weights
 
     check_settings(
@@ -420,11 +425,13 @@ def _facts(settings: Settings, naming: Naming) -> dict[str, Any]:
         color=settings.color,
         ir_range=settings.ir_range,
     )
+    if settings.raw:
+        RawLayout.parse(settings.raw)
     weights = find_weights(settings.model)
     check_task(settings.model, weights, settings.task)
     with weights.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    decisive = ("model", "precision", "color", "ir_range", "stretch", "depth", "quality")
+    decisive = ("model", "precision", "color", "ir_range", "raw", "stretch", "depth", "quality")
     values = asdict(settings)
     return {
         **{field: values[field] for field in decisive},
@@ -473,12 +480,14 @@ def _remove_leftovers(folder: str, jobs: list[Job]) -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def _range_of_set(table: PairTable, text: str) -> str:
+def _range_of_set(table: PairTable, text: str, raw: str | None) -> str:
     with exit_at_once_on_interrupt(), out.status("Measuring the range of all infrared pictures"):
         from diffmf_cli.batch.common_range import range_of_set
         from diffmf_cli.images.range import IntensityRange
+        from diffmf_cli.images.raw import RawLayout
 
-        found = range_of_set((job.ir for job in table.jobs), IntensityRange.parse(text))
+        layout = None if raw is None else RawLayout.parse(raw)
+        found = range_of_set((job.ir for job in table.jobs), IntensityRange.parse(text), layout)
     out.talk(f"--ir-range {text} is {found} for this set")
     return found
 

@@ -167,3 +167,34 @@ def test_degrees_elsewhere(cli, pair, tiny_model, tmp_path, command):
     result = cli(*calls[command], "--ir-range", "10C,40C")
     assert result.code != 0
     assert "a.png holds no temperatures" in result.err
+
+
+def test_a_list_of_raw_files_in_one_range(cli, pair, scene, tiny_model, tmp_path):
+    counts = scene[0].astype("<u2") * 30 + 7000
+    for index in range(2):
+        (tmp_path / f"{index}.raw").write_bytes((counts + 100 * index).astype("<u2").tobytes())
+    rows = "".join(f"{tmp_path}/{index}.raw,{pair[1]},{index}.png\n" for index in range(2))
+    (tmp_path / "pairs.csv").write_text(f"ir,vis,output\n{rows}")
+    common = ("batch", "--pairs", tmp_path / "pairs.csv", "-m", tiny_model, "--device", "cpu")
+    raw = ("--raw", "64x48:u16le")
+    result = cli(*common, "-o", tmp_path / "out", *raw, "--ir-range", "set:0,100")
+    assert result.code == 0
+    span = f"{counts.min()},{counts.max() + 100}"
+    for index in range(2):
+        single = tmp_path / f"{index}.png"
+        files = (tmp_path / f"{index}.raw", pair[1])
+        common_one = ("-o", single, "-m", tiny_model, "--device", "cpu", "--ir-range", span)
+        assert cli("fuse", *files, *raw, *common_one).code == 0
+        np.testing.assert_array_equal(read(tmp_path / "out" / f"{index}.png"), read(single))
+
+
+def test_raw_in_a_batch_that_cannot_be_meant(cli, pair, tiny_model, tmp_path):
+    (tmp_path / "pairs.csv").write_text(f"ir,vis\n{pair[0]},{pair[1]}\n")
+    for inputs, raw, says in (
+        ((tmp_path, tmp_path), "4x4:u8", "give --pairs instead"),
+        (("--pairs", tmp_path / "pairs.csv"), "4x4:u9", "raw layout '4x4:u9' is not understood"),
+    ):
+        result = cli("batch", *inputs, "-o", tmp_path / "out", "-m", tiny_model, "--raw", raw)
+        assert result.code == 2
+        assert says in result.err
+        assert not (tmp_path / "out").exists()
