@@ -75,6 +75,24 @@ def fuse(
     color: options.ColorOption = "auto",
     ir_range: options.IrRangeOption = "auto",
     raw: options.RawOption = None,
+    slice: Annotated[
+        int | None,
+        options.option(
+            "--slice",
+            metavar="N",
+            help="Which slice of DICOM and NIfTI volumes, from 1; else the middle one.",
+            panel="Pictures",
+        ),
+    ] = None,
+    window: Annotated[
+        str | None,
+        options.option(
+            "--window",
+            metavar="CENTER,WIDTH",
+            help="Display window of a DICOM or NIfTI VIS, instead of its own; 40,80 is brain in CT.",
+            panel="Pictures",
+        ),
+    ] = None,
     stretch: options.StretchOption = False,
     align: options.AlignOption = "none",
     save_align: Annotated[
@@ -138,6 +156,7 @@ def fuse(
         from diffmf_cli.fusion.files import encode_fused, read_pair
         from diffmf_cli.fusion.fuser import check_pair, check_settings
         from diffmf_cli.images import write
+        from diffmf_cli.images.dicom import parse_window
         from diffmf_cli.images.panel import PALETTES
         from diffmf_cli.images.range import IntensityRange
         from diffmf_cli.images.raw import RawLayout
@@ -157,6 +176,7 @@ def fuse(
         )
         span = IntensityRange.parse(ir_range)
         layout = None if raw is None else RawLayout.parse(raw)
+        limits = None if window is None else parse_window(window)
         check_choice("palette", palette, PALETTES)
         if palette != "gray" and panel is None:
             raise UsageError(f"--palette {palette} colours IR in the panel: add --panel FILE")
@@ -174,7 +194,9 @@ def fuse(
         check_task(model, find_weights(model), task)
         ir_source, vis_source = (_stdin() if name == STREAM else Path(name) for name in (ir, vis))
         names = ("stdin" if ir == STREAM else ir, "stdin" if vis == STREAM else vis)
-        ir_image, vis_image = read_pair(ir_source, None if alone else vis_source, names, layout)
+        ir_image, vis_image = read_pair(
+            ir_source, None if alone else vis_source, names, layout, slice, limits
+        )
         span.check_unit(ir_image.unit, names[0])
         for note in (*ir_image.notes, *vis_image.notes):
             log.warning(note)

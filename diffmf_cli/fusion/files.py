@@ -7,13 +7,19 @@ import numpy as np
 
 from diffmf_cli.errors import UsageError
 from diffmf_cli.images.geotiff import encode_geotiff
+from diffmf_cli.images.range import IntensityRange, from_unit
 from diffmf_cli.images.raw import RawLayout
 from diffmf_cli.images.read import Image, load, read_image
 from diffmf_cli.images.write import encode_image, format_of, losses
 
 
 def read_pair(
-    ir: Path | bytes, vis: Path | bytes | None, names: tuple[str, str], raw: RawLayout | None = None
+    ir: Path | bytes,
+    vis: Path | bytes | None,
+    names: tuple[str, str],
+    raw: RawLayout | None = None,
+    slice_number: int | None = None,
+    window: tuple[float, float] | None = None,
 ) -> tuple[Image, Image]:
     """Reads an infrared and a visible picture; both may be one thermal file that holds the two.
 
@@ -22,22 +28,32 @@ def read_pair(
         vis: The same; None for the visible picture within `ir`.
         names: What messages call the two.
         raw: How the pixels of an infrared file without a header lie.
+        slice_number: Which slice of medical volumes, from 1 on; the middle one by default.
+        window: Values of a medical `vis` that become black and white, instead of those that it asks for.
 
     Raises:
         ImageError: One cannot be read.
-        UsageError: Both are the same picture, or the visible one is missing.
+        UsageError: Both are the same picture, the visible one is missing, or it has no such slice or window.
     """
     contents = [source if isinstance(source, bytes) else load(source) for source in (ir, vis or ir)]
-    first = read_image(contents[0], names[0], raw)
+    first = read_image(contents[0], names[0], raw, slice_number)
     if vis is None and first.visible is None:
         raise UsageError(f"VIS is missing, and {names[0]} holds no visible picture: name one after IR")
     if contents[0] == contents[1] and first.visible is None:
         raise UsageError(f"IR {names[0]} and VIS {names[1]} are the same picture: give one of each kind")
-    second = first if contents[0] == contents[1] else read_image(contents[1], names[1])
+    second = (
+        first if contents[0] == contents[1] else read_image(contents[1], names[1], slice_number=slice_number)
+    )
     if second.unit:
         if second.visible is None:
             raise UsageError(f"VIS {names[1]} holds temperatures and no visible picture: name one that does")
         second = replace(second, pixels=second.visible, unit="", name=names[1])
+    if window is not None and second.window is None:
+        raise UsageError(f"VIS {names[1]} has no window: leave --window out, or name a DICOM or NIfTI file")
+    if second.window is not None:
+        low, high = window or second.window
+        span = IntensityRange("fixed", low, high)
+        second = replace(second, pixels=from_unit(span.apply(second.pixels), np.uint16))
     return first, second
 
 

@@ -15,9 +15,11 @@ import numpy as np
 import PIL.Image
 from PIL import ExifTags, TiffImagePlugin
 
-from diffmf_cli.errors import ImageError
+from diffmf_cli.errors import DiffmfError, ImageError, UsageError
 from diffmf_cli.images import dji, geotiff
+from diffmf_cli.images.dicom import is_dicom, read_dicom
 from diffmf_cli.images.flir import is_flir, read_flir
+from diffmf_cli.images.nifti import is_nifti, read_nifti
 from diffmf_cli.images.opencv import cv2
 from diffmf_cli.images.raw import RawLayout
 
@@ -51,6 +53,7 @@ class Image:
         unit: `C` where pixels are degrees Celsius, else empty.
         visible: `(h, w, 3)` uint8 RGB that a thermal camera took of the same scene and keeps in the file.
         place: Where on Earth a GeoTIFF lies.
+        window: The values that a medical picture is to show as black and white.
     """
 
     pixels: np.ndarray
@@ -60,6 +63,7 @@ class Image:
     unit: str = ""
     visible: np.ndarray | None = None
     place: geotiff.Georeference | None = None
+    window: tuple[float, float] | None = None
 
     def part(self, rows: slice, columns: slice) -> "Image":
         """A rectangle of the picture, with its transparency and its place."""
@@ -68,10 +72,16 @@ class Image:
         return replace(self, pixels=self.pixels[rows, columns], alpha=alpha, place=place)
 
 
-def read_image(source: Path | bytes, name: str | None = None, raw: RawLayout | None = None) -> Image:
+def read_image(
+    source: Path | bytes,
+    name: str | None = None,
+    raw: RawLayout | None = None,
+    slice_number: int | None = None,
+) -> Image:
     """Reads a PNG, JPEG, TIFF, WebP or BMP picture by its content, whatever its extension says.
 
-    A FLIR radiometric JPEG gives its temperatures, not the picture that the camera rendered of them.
+    A FLIR radiometric JPEG gives its temperatures, not the picture that the camera rendered of them. DICOM
+    and NIfTI give one slice.
 
     EXIF orientation is applied. Integers of more or fewer bits than uint8 and uint16 hold, and float64,
     become float32. Of several pages or frames the first is read, with a note.
@@ -80,6 +90,7 @@ def read_image(source: Path | bytes, name: str | None = None, raw: RawLayout | N
         source: A path, or the bytes of a file.
         name: What messages call the picture; the path, or `stdin` for bytes, by default.
         raw: How the pixels of a file without a header lie; without it, files have headers.
+        slice_number: Which slice of a medical volume, from 1 on; the middle one by default.
 
     Returns:
         The picture, with the depth of the file.
@@ -87,11 +98,16 @@ def read_image(source: Path | bytes, name: str | None = None, raw: RawLayout | N
     Raises:
         ImageError: The file is missing, not readable, not a picture, damaged, truncated or without pixels, or
             holds NaN or infinity.
+        UsageError: There is no such slice.
     """
     name = name or ("stdin" if isinstance(source, bytes) else str(source))
     data = source if isinstance(source, bytes) else load(source)
     if raw is not None:
         return Image(raw.read(data, name), None, name)
+    if is_dicom(data) or is_nifti(data):
+        return _read_medical(data, name, slice_number)
+    if slice_number is not None:
+        raise UsageError(f"{name} has no slices: leave --slice out, or name a DICOM or NIfTI file")
     kind = _kind(data, name)
     try:
         if kind == "JPEG" and is_flir(data):
@@ -122,6 +138,15 @@ def read_image(source: Path | bytes, name: str | None = None, raw: RawLayout | N
     if kind == "JPEG" and dji.is_dji(data):
         notes = (*notes, f"{name} {dji.NOTE}")
     return _split(pixels, name, notes)
+
+
+def _read_medical(data: bytes, name: str, slice_number: int | None) -> Image:
+    read = read_dicom if is_dicom(data) else read_nifti
+    try:
+        pixels, window, notes = read(data, slice_number)
+    except DiffmfError as error:
+        raise type(error)(f"{name} {error}") from error.__cause__
+    return Image(pixels, None, name, tuple(f"{name} {note}" for note in notes), window=window)
 
 
 def load(path: Path) -> bytes:
