@@ -20,7 +20,7 @@ Y, X = np.mgrid[:120, :160].astype(np.float64)
 )
 def shipped_network(request):
     """Each of the shipped checkpoints, as a function of two `(H, W)` or `(B, H, W)` pictures."""
-    model, _ = load_checkpoint(request.param)
+    model, metadata = load_checkpoint(request.param)
 
     def fuse(ir, vis):
         pictures = (torch.as_tensor(t, dtype=torch.float32) for t in (ir, vis))
@@ -28,6 +28,7 @@ def shipped_network(request):
             fused = model(*(t.reshape(-1, 1, *t.shape[-2:]) for t in pictures))
         return fused.reshape(ir.shape).numpy()
 
+    fuse.task = metadata["task"]
     return fuse
 
 
@@ -53,14 +54,17 @@ def test_catalogue_lists_what_is_there():
 
 @pytest.mark.parametrize("size", [(97, 131), (240, 320)], ids=str)
 def test_constant_pictures_stay_flat(shipped_network, size):
+    most = 2 if shipped_network.task == "ir-vis" else 3  # the medical one's 2.4 are in its model card
     levels = np.array(list(itertools.product((0, 0.2, 0.5, 1), repeat=2)), np.float32)
     for ir, vis in levels:
         fused = 255 * shipped_network(np.full(size, ir), np.full(size, vis))
-        assert fused.max() - fused.min() <= 2, (ir, vis)
+        assert fused.max() - fused.min() <= most, (ir, vis)
 
 
 @pytest.mark.parametrize(("center", "sigma"), [((40, 50), 3), ((80, 120), 6), ((60, 30), 1.5)])
 def test_hot_blob_survives_on_a_dark_street(shipped_network, center, sigma):
+    if shipped_network.task != "ir-vis":
+        pytest.skip("streets are for the infrared ones")
     fused = shipped_network(0.15 + 0.8 * blob(*center, sigma), np.full(Y.shape, 0.05))
     peak = np.unravel_index(fused.argmax(), fused.shape)
     assert np.abs(np.subtract(peak, center)).max() <= 1
