@@ -206,7 +206,9 @@ def fuse(
     transform = None
     if asked != choice.NONE:
         with out.status("Aligning"), _timed(seconds, "align"):
-            hint = exif_ratio(ir_source, vis_source) if fov_ratio is None else fov_ratio
+            hint = fov_ratio
+            if fov_ratio is None and ir != vis:  # one file has one focal length, its two cameras have not
+                hint = exif_ratio(ir_source, vis_source)
             transform, why_not = choice.choose(asked, *pixels, fov_ratio=hint, ir_range=span, name=align)
             if transform is None and hint != fov_ratio:  # what a camera says of its lens can be wrong
                 transform, why_not = choice.choose(asked, *pixels, ir_range=span)
@@ -304,7 +306,8 @@ def _target(vis: str, output: str | None, format: str) -> Path | None:
         suffix = f".{format}"
         if format == "auto":
             suffix = source.suffix if source.suffix.lower() in (".tif", ".tiff") else ".png"
-        return source.with_name(f"{source.stem}_fused{suffix}")
+        stem = source.name[:-7] if source.name.lower().endswith(".nii.gz") else source.stem
+        return source.with_name(f"{stem}_fused{suffix}")
     target = Path(output)
     if target.is_dir():
         raise UsageError(f"{output} is a folder: name a file in it")

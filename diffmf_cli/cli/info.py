@@ -30,6 +30,10 @@ _PACKAGES = (
     "opencv-python-headless",
     "safetensors",
     "huggingface_hub",
+    "flyr",
+    "rasterio",
+    "pydicom",
+    "nibabel",
 )
 
 

@@ -37,7 +37,7 @@ SIGNATURES = {
     b"MM\0+": "TIFF",
     b"BM": "BMP",
 }
-READABLE = "PNG, JPEG, TIFF, WebP and BMP are read"
+READABLE = "PNG, JPEG, TIFF, WebP, BMP, DICOM and NIfTI are read"
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,7 +182,7 @@ def _kind(data: bytes, name: str) -> str:
         found = "a HEIC, AVIF or video file"
     if found:
         raise ImageError(f"{name} is {found}, which is not read: convert it to PNG ({READABLE})")
-    raise ImageError(f"{name} is not a picture, whatever its extension says: {READABLE}")
+    raise ImageError(f"{name} is not a picture, whatever its extension says: {READABLE}, else see --raw")
 
 
 def _decode_pillow(data: bytes, kind: str) -> tuple[np.ndarray, int]:

@@ -36,8 +36,9 @@ def test_a_slice_in_a_window(cli, volumes, tiny_model, tmp_path):
 
 
 def test_the_middle_slice_is_told(cli, volumes, tiny_model, tmp_path):
-    result = cli("fuse", *volumes[0], "-m", tiny_model, "-o", tmp_path / "out.png", "--json")
+    result = cli("fuse", *volumes[0], "-m", tiny_model, "--json")
     assert result.code == 0
+    assert result.json["output"] == str(tmp_path / "ct_fused.png")
     assert [note.endswith("number 2 is read, choose with --slice") for note in result.json["notices"]] == [
         True
     ] * 2

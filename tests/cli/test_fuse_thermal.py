@@ -198,3 +198,17 @@ def test_raw_in_a_batch_that_cannot_be_meant(cli, pair, tiny_model, tmp_path):
         assert result.code == 2
         assert says in result.err
         assert not (tmp_path / "out").exists()
+
+
+def test_one_focal_length_says_nothing_of_two_cameras(cli, flir, tiny_model, tmp_path, monkeypatch):
+    """The file's EXIF is that of one of its cameras: it must not hint that both see the same view."""
+    from diffmf_cli.alignment import focal
+
+    asked = []
+    monkeypatch.setattr(focal, "fov_ratio", lambda *sources: asked.append(sources))
+    assert cli("fuse", flir, "--align", "auto", "-m", tiny_model, "-o", tmp_path / "a.png").code == 0
+    assert asked == []
+    photo = tmp_path / "photo.png"
+    photo.write_bytes((tmp_path / "a.png").read_bytes())
+    assert cli("fuse", flir, photo, "--align", "auto", "-m", tiny_model, "-o", tmp_path / "b.png").code == 0
+    assert asked == [(flir, photo)]
