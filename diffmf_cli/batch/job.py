@@ -85,6 +85,7 @@ class Settings:
     Attributes:
         ir_range: Already one range, `LO,HI`, where `set:` was asked for.
         raw: How infrared files without a header lie, or empty.
+        align: `none`, `auto` for each pair by itself, or a saved transform for all.
         batch_size: Pairs of one size that the network takes at once; 0 chooses by device and size.
         overwrite: Replace results that exist.
     """
@@ -99,6 +100,9 @@ class Settings:
     ir_range: str = "auto"
     raw: str = ""
     stretch: bool = False
+    align: str = "none"
+    outside: str = "vis"
+    fov_ratio: float | None = None
     depth: str = "auto"
     quality: int = 95
     batch_size: int = 0

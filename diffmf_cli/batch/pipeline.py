@@ -13,6 +13,7 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
+from diffmf_cli.alignment.choice import parse_align
 from diffmf_cli.batch import locations
 from diffmf_cli.batch.job import Job, Outcome, Settings
 from diffmf_cli.errors import DiffmfError, UsageError
@@ -73,6 +74,7 @@ class Pipeline:
         self.depth = 4 * count + 2 * largest
         self._fuser, self._settings = fuser, settings
         self._span = IntensityRange.parse(settings.ir_range)
+        self._align = parse_align(settings.align, settings.fov_ratio)
         self._raw = RawLayout.parse(settings.raw) if settings.raw else None
         self._room = PixelRoom(MOST_PIXELS)
         self._ready: SimpleQueue[_Item | None] = SimpleQueue()
@@ -119,10 +121,13 @@ class Pipeline:
             ir_range=self._span,
             stretch=settings.stretch,
             dtype=None if settings.depth == "auto" else f"uint{settings.depth}",
+            align=self._align,
+            outside=settings.outside,
+            fov_ratio=settings.fov_ratio,
             names=(job.ir, job.vis),
         )
         item.notices += item.pair.notices
-        item.vis = vis
+        item.vis = vis.part(*item.pair.shown)
         item.step = "unusable"
         item.seconds["read"] = time.perf_counter() - start
         self._ready.put(item)

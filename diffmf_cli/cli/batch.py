@@ -185,6 +185,9 @@ def batch(
     ] = "auto",
     raw: options.RawOption = None,
     stretch: options.StretchOption = False,
+    align: options.AlignOption = "none",
+    outside: options.OutsideOption = "vis",
+    fov_ratio: options.FovRatioOption = None,
     depth: options.DepthOption = "auto",
     format: options.FormatOption = "auto",
     quality: options.QualityOption = 95,
@@ -236,6 +239,9 @@ def batch(
         ir_range=ir_range,
         raw=raw or "",
         stretch=stretch,
+        align=align,
+        outside=outside,
+        fov_ratio=fov_ratio,
         depth=depth,
         quality=quality,
         batch_size=_batch_size(batch_size),
@@ -413,6 +419,8 @@ def _facts(settings: Settings, naming: Naming) -> dict[str, Any]:
     """Checks what can be checked without torch; returns the settings that decide what results look like."""
     import hashlib
 
+    from diffmf_cli.alignment.choice import parse_align
+    from diffmf_cli.alignment.outside import OUTSIDE
     from diffmf_cli.fusion.fuser import check_settings
     from diffmf_cli.images.raw import RawLayout
     from diffmf_cli.model.catalogue import check_task, find_weights
@@ -425,13 +433,18 @@ def _facts(settings: Settings, naming: Naming) -> dict[str, Any]:
         color=settings.color,
         ir_range=settings.ir_range,
     )
+    check_choice("outside", settings.outside, OUTSIDE)
+    parse_align(settings.align, settings.fov_ratio)
     if settings.raw:
         RawLayout.parse(settings.raw)
     weights = find_weights(settings.model)
     check_task(settings.model, weights, settings.task)
     with weights.open("rb") as file:
         checksum = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    decisive = ("model", "precision", "color", "ir_range", "raw", "stretch", "depth", "quality")
+    decisive = (
+        *("model", "precision", "color", "ir_range", "raw", "stretch", "align", "outside", "fov_ratio"),
+        *("depth", "quality"),
+    )
     values = asdict(settings)
     return {
         **{field: values[field] for field in decisive},

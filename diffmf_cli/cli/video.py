@@ -16,7 +16,7 @@ import typer
 
 from diffmf_cli.cli import options
 from diffmf_cli.cli.output import exit_at_once_on_interrupt, out
-from diffmf_cli.errors import UsageError
+from diffmf_cli.errors import UsageError, check_choice
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +36,11 @@ Fuse an infrared and a visible video, or picture sequences, of the same scene.
 Each visible frame is fused with the infrared one nearest in time. The result
 has the frame rate of VIS and ends with the shorter of the two.
 
-All frames share one --ir-range, found before the run. Ctrl-C leaves no
+All frames share one --ir-range, and one --align, found before the run. Ctrl-C leaves no
 half-written video; pictures that are done stay.
 """
 _PANEL = "Videos"
+log = logging.getLogger(__name__)
 
 
 def video(
@@ -105,6 +106,9 @@ def video(
     color: options.ColorOption = "auto",
     ir_range: options.IrRangeOption = "auto",
     stretch: options.StretchOption = False,
+    align: options.AlignOption = "none",
+    outside: options.OutsideOption = "vis",
+    fov_ratio: options.FovRatioOption = None,
     overwrite: options.OverwriteOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -117,6 +121,8 @@ def video(
     begin = perf_counter()
     # Every mistake that can be found without torch is found first: importing it alone takes seconds.
     with _each_notice_once(), out.status("Reading") as doing:
+        from diffmf_cli.alignment import choice
+        from diffmf_cli.alignment.outside import OUTSIDE
         from diffmf_cli.fusion.fuser import check_pair, check_settings
         from diffmf_cli.model.catalogue import find_weights, read_metadata
         from diffmf_cli.video.intensity import stream_range
@@ -131,13 +137,23 @@ def video(
             color=color,
             ir_range=ir_range,
         )
+        check_choice("outside", outside, OUTSIDE)
+        if outside == "crop":
+            raise UsageError("--outside crop would change the size of the frames: use vis or blank")
+        asked = choice.parse_align(align, fov_ratio)
         target = _target(vis, output)
         backend = choose_backend(video_backend, target, codec, audio)
         read_metadata(find_weights(model))
         ir_source, vis_source = open_inputs(ir, vis, backend=backend, fps=fps, strict=strict)
         check_rates_and_lengths(ir_source, vis_source, strict)
         ir_first, vis_first = ir_source.first(), vis_source.first()
-        check_pair(ir_first.pixels, vis_first.pixels, stretch=stretch, names=(ir, vis))
+        first = ir_first.pixels, vis_first.pixels
+        check_pair(*first, stretch=stretch or asked != choice.NONE, names=(ir, vis))
+        # Once, on the first frames: a rig is fixed, and an estimate for each frame would tremble.
+        transform, why_not = choice.choose(asked, *first, fov_ratio=fov_ratio, name=align)
+        if transform is None and asked != choice.NONE:
+            log.warning(why_not)
+            check_pair(*first, stretch=stretch, names=(ir, vis))
         sink = open_output(
             target,
             ir_source,
@@ -160,7 +176,16 @@ def video(
     prepared = perf_counter()
 
     def fuse(ir: "np.ndarray", vis: "np.ndarray") -> "np.ndarray":
-        return fuser.fuse(ir, vis, color=color, ir_range=span, stretch=stretch, dtype=sink.dtype)
+        return fuser.fuse(
+            ir,
+            vis,
+            color=color,
+            ir_range=span,
+            stretch=stretch,
+            align="none" if transform is None else transform,
+            outside=outside,
+            dtype=sink.dtype,
+        )
 
     total = round(min(ir_source.seconds, vis_source.seconds) * vis_source.fps)
     with _each_notice_once(), _interrupt_once() as check_interrupt, _reporting(total) as report:
@@ -187,6 +212,7 @@ def video(
             "height": height,
             "channels": 1 if len(done.shape) == 2 else 3,
             "ir_range": span,
+            "align": None if transform is None else transform.facts(),
             "video_backend": backend,
             "codec": getattr(sink, "codec", None),
             "audio": audio,

@@ -11,6 +11,8 @@ import cv2
 import numpy as np
 import pytest
 
+from diffmf_cli.alignment.transform import Transform
+
 
 def read(path):
     return cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
@@ -69,6 +71,34 @@ def test_results_are_those_of_fuse(run, folders, cli, tiny_model, tmp_path):
         pair = [folder / f"{index}.png" for folder in folders]
         assert cli("fuse", *pair, "-m", tiny_model, "--device", "cpu", "-o", single).code == 0
         assert single.read_bytes() == (tmp_path / "out" / f"{index}_fused.png").read_bytes()
+
+
+@pytest.mark.parametrize(("outside", "narrower"), [("vis", 0), ("crop", 4)])
+def test_a_saved_alignment_for_all(run, folders, cli, tiny_model, tmp_path, outside, narrower):
+    vis = read(folders[1] / "0.png")
+    size = vis.shape[1::-1]
+    shift = np.array([[1, 0, 4], [0, 1, 0], [0, 0, 1]], np.float64)
+    rig = tmp_path / "rig.json"
+    rig.write_bytes(Transform(shift, "affine", size, size, 1.0).to_json())
+    options = ("--align", rig, "--outside", outside)
+    assert run(*folders, *options).code == 0
+    single = tmp_path / "single.png"
+    pair = [folder / "1.png" for folder in folders]
+    assert cli("fuse", *pair, *options, "-m", tiny_model, "--device", "cpu", "-o", single).code == 0
+    assert single.read_bytes() == (tmp_path / "out" / "1_fused.png").read_bytes()
+    assert read(single).shape[1] == size[0] - narrower
+    assert cli("fuse", *pair, "-m", tiny_model, "--device", "cpu", "-o", tmp_path / "without.png").code == 0
+    assert not np.array_equal(read(single), read(tmp_path / "without.png"))
+    result = run(*folders, "--resume")
+    assert result.code == 2
+    assert "align" in result.err
+
+
+def test_an_alignment_that_cannot_be_used(run, folders):
+    result = run(*folders, "--align", "no.json")
+    assert result.code == 2
+    assert "no.json" in result.err
+    assert run(*folders, "--outside", "nowhere").code == 2
 
 
 def test_counts_and_manifest(run, folders, tmp_path):

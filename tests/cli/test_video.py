@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import diffmf_cli
+from diffmf_cli.alignment.transform import Transform
 
 
 def read_clip(path):
@@ -22,6 +23,28 @@ def read_clip(path):
         if not done:
             return frames
         frames.append(frame[:, :, ::-1])
+
+
+def test_one_alignment_for_all_frames(video, clips, clip_frames, tiny_model, tmp_path):
+    height, width = clip_frames[1][0].shape[:2]
+    shift = Transform(
+        np.array([[1, 0, 5], [0, 1, 3], [0, 0, 1.0]]), "affine", (width, height), (width, height), 1
+    )
+    rig = tmp_path / "rig.json"
+    rig.write_bytes(shift.to_json())
+    out = tmp_path / "out.mkv"
+    assert video(*clips, "-o", out, "--codec", "ffv1", "--align", rig).code == 0
+    fuser = diffmf_cli.load_model(str(tiny_model), device="cpu")
+    for frame, ir, vis in zip(read_clip(out), *clip_frames, strict=True):
+        assert np.array_equal(frame, fuser.fuse(ir, vis, align=shift))
+    assert not np.array_equal(frame, fuser.fuse(ir, vis))
+
+
+def test_crop_is_refused(video, clips, tmp_path):
+    result = video(*clips, "-o", tmp_path / "out.mkv", "--align", "auto", "--outside", "crop")
+    assert result.code == 2
+    assert "--outside crop would change the size" in result.err
+    assert not (tmp_path / "out.mkv").exists()
 
 
 def rate_of(path):
