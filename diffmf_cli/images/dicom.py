@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 Window = tuple[float, float]
+
+# Odd metadata is no fault of the pixels.
+warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 
 def is_dicom(data: bytes) -> bool:
@@ -47,7 +51,7 @@ def read_dicom(data: bytes, number: int | None) -> tuple[np.ndarray, Window | No
     try:
         dataset = pydicom.dcmread(io.BytesIO(data))
         if "PixelData" not in dataset:
-            raise ImageError("is a DICOM file without pixels: name one of an image series")
+            raise ImageError("is a DICOM file without pixels: is it cut off, or none of an image series?")
         stored = dataset.pixel_array  # RGB, also of YBR
         frames = int(dataset.get("NumberOfFrames") or 1)
         index, notes = choose_slice(frames, number)

@@ -11,6 +11,7 @@ from diffmf_cli.errors import ImageError
 from diffmf_cli.images.jpeg import segments
 
 _APP1 = 0xE1
+_DAMAGED = "holds damaged FLIR records: copy it again from the camera"
 
 
 def is_flir(data: bytes) -> bool:
@@ -37,15 +38,25 @@ def read_flir(data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
             "is a FLIR radiometric JPEG, whose temperatures the extra `thermal` reads: "
             "pip install 'diffmf[thermal]'"
         ) from None
+    if _records(data) > len(data) // 32:  # flyr would try to read each of them, up to 4 billion
+        raise ImageError(_DAMAGED)
     try:
         thermogram = flyr.unpack(io.BytesIO(data))
         with np.errstate(all="ignore"):  # wrong constants show as NaN, which is reported
             celsius = thermogram.celsius.astype(np.float32)
     except Exception as error:  # flyr checks little: damaged bytes end in any kind of error
-        raise ImageError("holds damaged FLIR records: copy it again from the camera") from error
+        raise ImageError(_DAMAGED) from error
     if not np.isfinite(celsius).all():
         raise ImageError("holds damaged FLIR records (no temperatures result): copy it again from the camera")
     return celsius, _rgb(thermogram.optical)
+
+
+def _records(data: bytes) -> int:
+    """How many records of 32 bytes the directory says to have; its first segment tells."""
+    first = next(
+        content for marker, content in segments(data) if marker == _APP1 and content[:5] == b"FLIR\0"
+    )
+    return int.from_bytes(first[36:40], "big")  # 8 bytes of the segment, 28 of the header
 
 
 def _rgb(visible: np.ndarray | None) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """GeoTIFF: pixels, what is valid of them, and where on Earth they lie; rasterio does it (extra `geo`)."""
 
 import logging
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ WITHOUT_RASTERIO = (
 
 # GDAL's own words of what is wrong with a file; an exception says it as well.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
+warnings.filterwarnings("ignore", module=r"rasterio\.")  # about files with a system but no place
 
 
 @dataclass(frozen=True)
@@ -68,12 +70,15 @@ def read_geotiff(data: bytes) -> tuple[np.ndarray, np.ndarray | None, Georeferen
     """
     import rasterio
 
-    with rasterio.MemoryFile(data) as file, file.open() as dataset:
-        pixels, notes = _bands(dataset)
-        alpha = _alpha(dataset, pixels.dtype)
-        place = Georeference(dataset.crs.to_wkt() if dataset.crs else "", tuple(dataset.transform)[:6])
-        if dataset.gcps[0]:
-            notes.append("is placed by ground control points, which are not kept")
+    try:
+        with rasterio.MemoryFile(data) as file, file.open() as dataset:
+            pixels, notes = _bands(dataset)
+            alpha = _alpha(dataset, pixels.dtype)
+            place = Georeference(dataset.crs.to_wkt() if dataset.crs else "", tuple(dataset.transform)[:6])
+            if dataset.gcps[0]:
+                notes.append("is placed by ground control points, which are not kept")
+    except rasterio.errors.RasterioError as error:  # its words name a file in memory
+        raise ImageError("is a truncated or damaged GeoTIFF: copy or export it again") from error
     if pixels.dtype.kind == "f":
         alpha[~np.isfinite(pixels if pixels.ndim == 2 else pixels.sum(2))] = 0
     valid = alpha > 0

@@ -2,12 +2,16 @@
 
 import gzip
 import io
+import logging
 import zlib
 
 import numpy as np
 
 from diffmf_cli.errors import DiffmfError, ImageError
 from diffmf_cli.images.volume import choose_slice
+
+# What it repairs in a header it says on stderr.
+logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
 
 
 def is_nifti(data: bytes) -> bool:

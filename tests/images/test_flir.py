@@ -70,6 +70,15 @@ def test_damaged_records(flir_jpeg, share):
     assert "\n" not in str(caught.value)
 
 
+def test_a_directory_without_end(flir_jpeg):
+    """A number of records that no file can hold ends at once."""
+    data = bytearray(flir_jpeg(COUNTS))
+    start = data.index(b"FFF\0") + 28
+    data[start : start + 4] = b"\xff" * 4
+    with pytest.raises(ImageError, match="holds damaged FLIR records"):
+        read_image(bytes(data))
+
+
 def test_no_temperatures_from_wrong_constants(flir_jpeg):
     data = flir_jpeg(np.zeros((60, 80), np.uint16))  # below what the sensor can count
     with pytest.raises(ImageError, match="no temperatures result"):

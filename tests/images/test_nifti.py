@@ -82,6 +82,13 @@ def test_without_nibabel(monkeypatch):
         read_image(data, "f.nii")
 
 
+def test_a_header_with_a_flaw_is_read_in_silence(capfd):
+    data = bytearray(write(VOLUME))
+    data[254:256] = b"\x99\x09"  # a code of orientation that nobody knows
+    assert read_image(bytes(data), slice_number=2).pixels.shape == (8, 6)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_gzip_of_something_else():
     with pytest.raises(ImageError, match="is not a picture"):
         read_image(gzip.compress(b"text" * 200), "f.gz")
