@@ -24,8 +24,10 @@ from diffmf_cli.threads import on_threads
 
 MULTIPLE = 16  # stride 4 of the stems times two halvings of the spatial exchange
 MARGIN = 4  # one token around every picture: scans through two modalities start unevenly, in a corner
+_KEPT_STRIPS = 8  # of a map whose projections may stay in memory
 _STEM_HALO = 8  # pixels that a strip sees beyond its rows: at least the receptive field's reach
 _DECODER_HALO = 4  # the same in quarter-size rows
+_CORE_ROWS = 160  # of a strip that one core works on alone: five times the decoder's halo on both sides
 _CPU_TOKENS, _CUDA_TOKENS = 2**12, 2**18  # in a strip of rows of a large map, outside training
 
 
@@ -117,14 +119,15 @@ def _row_strips(x: Tensor) -> list[slice]:
     return [slice(top, min(top + step, h)) for top in range(0, h, step)]
 
 
+def _in_turn(work: Callable[[Any], Any], parts: list[Any]) -> list[Any]:
+    return [work(part) for part in parts]
+
+
 def _for_strips(work: Callable[[slice], None], x: Tensor) -> None:
     """Calls `work` with each strip of rows of `x`: on a CPU on threads of their own."""
     strips = _row_strips(x)
-    if x.device.type == "cpu":
-        on_threads(work, strips)
-    else:
-        for rows in strips:
-            work(rows)
+    run = on_threads if x.device.type == "cpu" else _in_turn
+    run(work, strips)
 
 
 def _kernels(x: Tensor) -> ModuleType | None:
@@ -431,24 +434,32 @@ class ChannelExchange(nn.Module):
         features = {"ir": ir, "vis": vis}
         other = {"ir": "vis", "vis": "ir"}
         strips = _row_strips(ir)
-        kv: dict[str, Tensor] = {}
-        total: dict[str, Tensor] = {}
-        for rows in strips:
+        run = on_threads if ir.device.type == "cpu" else _in_turn
+        small = len(strips) <= _KEPT_STRIPS  # then the projections stay, instead of being computed twice
+
+        def sums(rows: slice) -> tuple[dict[str, tuple[Tensor, ...]], dict[str, Tensor], dict[str, Tensor]]:
             projected = self._project(features, rows)
+            kv, total = {}, {}
             for m in features:
                 _, x, _, _, weight = projected[m]
                 B = projected[other[m]][2]  # swapped
                 with torch.autocast(x.device.type, enabled=False):  # sums over all pixels
                     weighted = (x.float().unflatten(-1, (-1, self.HEAD)) * weight[..., None]).flatten(2)
-                    part = torch.einsum("blc,bln->bnc", weighted, B.float())
-                kv[m] = kv[m] + part if m in kv else part
-                total[m] = total[m] + weight.sum(1) if m in total else weight.sum(1)
-        kv = {m: t / total[m].repeat_interleave(self.HEAD, -1)[:, None] for m, t in kv.items()}
+                    kv[m] = torch.einsum("blc,bln->bnc", weighted, B.float())
+                total[m] = weight.sum(1)
+            return projected if small else {}, kv, total
+
+        parts = run(sums, strips)
+        kv = {}
+        for m in features:
+            total = sum(part[2][m] for part in parts)
+            kv[m] = sum(part[1][m] for part in parts) / total.repeat_interleave(self.HEAD, -1)[:, None]
         omega = self._omega(features)
-        out: dict[str, list[Tensor]] = {m: [] for m in features}
-        for rows in strips:
-            if len(strips) > 1:  # else the one strip's projections are still there
-                projected = self._project(features, rows)
+
+        def read(strip: tuple[slice, dict[str, tuple[Tensor, ...]]]) -> dict[str, Tensor]:
+            rows, projected = strip
+            projected = projected or self._project(features, rows)
+            out = {}
             for m, feature in features.items():
                 z, x, _, _, _ = projected[m]
                 C = projected[other[m]][3]  # swapped
@@ -456,8 +467,11 @@ class ChannelExchange(nn.Module):
                     skip = (self.D[m] * x.float().unflatten(-1, (-1, self.HEAD))).flatten(2)
                     y = torch.baddbmm(skip, C.float(), kv[m])
                 y = self.out_proj[m](self.norm_out[m](y) * F.silu(z)).view(feature[:, rows].shape)
-                out[m].append(feature[:, rows] + 2 * omega[m][:, None, None] * y)
-        return torch.cat(out["ir"], 1), torch.cat(out["vis"], 1)
+                out[m] = feature[:, rows] + 2 * omega[m][:, None, None] * y
+            return out
+
+        out = run(read, [(rows, part[0]) for rows, part in zip(strips, parts, strict=True)])
+        return torch.cat([t["ir"] for t in out], 1), torch.cat([t["vis"] for t in out], 1)
 
 
 class SpatialExchange(nn.Module):
@@ -552,15 +566,20 @@ class DiffMF(nn.Module):
     def fuse_padded(self, ir: Tensor, vis: Tensor, tile: int = 0) -> Tensor:
         """`forward` without a margin, for sides that are multiples of 16."""
         height, width = ir.shape[-2:]
-        step = height
+        step, run = height, _in_turn
         if tile:
             step = min(height, max(MULTIPLE, tile * tile // width // MULTIPLE * MULTIPLE))
+        elif ir.device.type == "cpu" and not torch.is_grad_enabled():
+            # A strip for each core, unless they would be so low that overlaps cost more than they bring.
+            count = torch.get_num_threads()
+            if height >= count * _CORE_ROWS:
+                step, run = -(-height // (count * MULTIPLE)) * MULTIPLE, on_threads
         strips = [(top, min(top + step, height)) for top in range(0, height, step)]
         features = self.exchange(
-            torch.cat([self._stem_strip(self.stem_ir, ir, *s) for s in strips], 2),
-            torch.cat([self._stem_strip(self.stem_vis, vis, *s) for s in strips], 2),
+            torch.cat(run(lambda s: self._stem_strip(self.stem_ir, ir, *s), strips), 2),
+            torch.cat(run(lambda s: self._stem_strip(self.stem_vis, vis, *s), strips), 2),
         )
-        return torch.cat([self._decoder_strip(features, ir, vis, *s) for s in strips], 2)
+        return torch.cat(run(lambda s: self._decoder_strip(features, ir, vis, *s), strips), 2)
 
     def exchange(self, ir: Tensor, vis: Tensor) -> Tensor:
         """The state space part: two `(B, C, h, w)` from the stems -> `(B, 3C, h, w)` for the decoder."""
