@@ -456,8 +456,7 @@ class ChannelExchange(nn.Module):
             kv[m] = sum(part[1][m] for part in parts) / total.repeat_interleave(self.HEAD, -1)[:, None]
         omega = self._omega(features)
 
-        def read(strip: tuple[slice, dict[str, tuple[Tensor, ...]]]) -> dict[str, Tensor]:
-            rows, projected = strip
+        def read(rows: slice, projected: dict[str, tuple[Tensor, ...]]) -> dict[str, Tensor]:
             projected = projected or self._project(features, rows)
             out = {}
             for m, feature in features.items():
@@ -470,8 +469,17 @@ class ChannelExchange(nn.Module):
                 out[m] = feature[:, rows] + 2 * omega[m][:, None, None] * y
             return out
 
-        out = run(read, [(rows, part[0]) for rows, part in zip(strips, parts, strict=True)])
-        return torch.cat([t["ir"] for t in out], 1), torch.cat([t["vis"] for t in out], 1)
+        if torch.is_grad_enabled():  # one strip
+            whole = read(strips[0], parts[0][0])
+        else:  # a list of the strips' results, out of many threads, would leave holes in memory
+            whole = {m: torch.empty_like(feature) for m, feature in features.items()}
+
+            def write(strip: tuple[slice, dict[str, tuple[Tensor, ...]]]) -> None:
+                for m, y in read(*strip).items():
+                    whole[m][:, strip[0]] = y
+
+            run(write, [(rows, part[0]) for rows, part in zip(strips, parts, strict=True)])
+        return whole["ir"], whole["vis"]
 
 
 class SpatialExchange(nn.Module):
