@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 
-KILLS = int(os.environ.get("BATCH_KILLS", "2"))
+KILLS = int(os.environ.get("BATCH_KILLS", "1"))
 
 
 @pytest.fixture
