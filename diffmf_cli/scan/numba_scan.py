@@ -6,7 +6,6 @@ own, without the interpreter lock and without shared sums, so that the result do
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch.nn.functional import softplus
 
 from diffmf_cli.scan import torch_scan
 from diffmf_cli.scan.recurrence import scan_with, start_states
+from diffmf_cli.threads import on_threads
 
 NAME = "numba"
 WRITES_OUT = True
@@ -39,23 +39,12 @@ def unavailable(device: torch.device) -> str | None:
     return _missing()
 
 
-@cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="diffmf-scan")
-
-
 def _run(task: Callable[[int, int], None], batch: int, channels: int) -> None:
     """Calls `task(picture, first channel)` for all pictures and blocks of channels."""
     from diffmf_cli.scan.numba_kernels import LANES
 
     jobs = [(i, first) for i in range(batch) for first in range(0, channels, LANES)]
-    count = min(torch.get_num_threads(), len(jobs))
-    if count == 1:
-        for job in jobs:
-            task(*job)
-        return
-    for done in [_threads(torch.get_num_threads()).submit(task, *job) for job in jobs]:
-        done.result()
+    on_threads(lambda job: task(*job), jobs)
 
 
 def _numpy(t: Tensor) -> np.ndarray:
