@@ -13,7 +13,8 @@ and SF of one picture, and MI, SCD, VIFF (or VIF), Qabf and SSIM of (fused, ir, 
 
 Both sides run in turns on the same pictures, and the best wall time of each counts. The reference uses one
 core, ours those of `--threads`; CPU time tells both. Threads wait for each other: where other programs use
-the cores, compare with `--threads 1`. The values must agree to 1e-4 (relative), and ours must
+the cores, compare with `--threads 1`. With `--device cuda` ours run there, `--batch` at once, and the
+time of one counts, until its values are on the host. The values must agree to 1e-4 (relative), and ours must
 be at least 20 times faster in wall time, or the exit code is 1.
 """
 
@@ -157,6 +158,8 @@ def main():
     parser.add_argument("--size", default="640x480", help="of the made-up ones (default: %(default)s)")
     parser.add_argument("--runs", type=int, default=7, help="of each side (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
+    parser.add_argument("--device", default="cpu", help="of ours (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=1, help="pictures of ours at once")
     given = parser.parse_args()
     if given.images:
         pictures = [cv2.imread(name, cv2.IMREAD_GRAYSCALE) for name in given.images]
@@ -165,25 +168,32 @@ def main():
         pictures = synthetic(height, width)
     theirs = load_evaluator(given.evaluator) if given.evaluator else reference
     ir, vis, fused = (picture.astype(np.float32) for picture in pictures)
-    triple = [torch.from_numpy(picture)[None, None] for picture in pictures]
+    shape = (given.batch, 1, *pictures[0].shape)
+    triple = [torch.from_numpy(picture).expand(shape).to(given.device) for picture in pictures]
     torch.set_num_threads(given.threads)
+
+    def ours():
+        return {key: value.tolist() for key, value in evaluate(*triple).items()}
 
     best = {"ours": (np.inf, np.inf), "reference": (np.inf, np.inf)}
     values = {}
-    evaluate(*triple)  # the first call makes the filters
+    ours()  # the first call makes the filters
     for _ in range(given.runs):
-        for side, run in (("reference", lambda: theirs(fused, ir, vis)), ("ours", lambda: evaluate(*triple))):
+        for side, run in (("reference", lambda: theirs(fused, ir, vis)), ("ours", ours)):
             values[side], *seconds = timed(run)
-            best[side] = tuple(map(min, best[side], seconds))
+            share = given.batch if side == "ours" else 1
+            best[side] = tuple(min(old, new / share) for old, new in zip(best[side], seconds, strict=True))
 
-    shape = f"{pictures[0].shape[1]}x{pictures[0].shape[0]}"
-    print(f"{shape}, best of {given.runs}, torch threads {given.threads} of {os.cpu_count()} cores,")
+    height, width = pictures[0].shape
+    print(f"{width}x{height}, best of {given.runs}, torch threads {given.threads} of {os.cpu_count()} cores,")
     print(f"{platform.processor() or platform.machine()}, torch {torch.__version__}, numpy {np.__version__}")
+    where = torch.cuda.get_device_name(given.device) if "cuda" in given.device else "the CPU"
+    print(f"ours: on {where}, {given.batch} at once")
     print(f"reference: {given.evaluator or 'scipy convolve2d, scikit-learn, scikit-image'}\n")
     worst = 0.0
     print(f"{'':6}{'ours':>14}{'reference':>14}{'difference':>12}")
     for key in KEYS:
-        a, b = float(values["ours"][key]), float(values["reference"][key])
+        a, b = values["ours"][key][0], float(values["reference"][key])
         worst = max(worst, abs(a - b) / max(abs(b), 1e-12))
         print(f"{key:6}{a:14.8f}{b:14.8f}{a - b:12.1e}")
     ratio = best["reference"][0] / best["ours"][0]

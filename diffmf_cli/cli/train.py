@@ -9,6 +9,7 @@ from diffmf_cli.cli.options import (
     QuietOption,
     ScanBackendOption,
     VerboseOption,
+    flag,
     option,
 )
 from diffmf_cli.cli.output import out
@@ -61,6 +62,9 @@ def train(
     minutes: Annotated[
         float | None, option("--minutes", min=0.0, help="Stop and save after this time.", panel=_RUN)
     ] = None,
+    compiled: Annotated[
+        bool, flag("--compile", help="On CUDA: half the time a step, after two minutes.", panel=_RUN)
+    ] = False,
     device: DeviceOption = "auto",
     scan_backend: ScanBackendOption = "auto",
     as_json: JsonOption = False,
@@ -84,5 +88,5 @@ def train(
         out.talk(_line(event))
 
     with scan.using(scan_backend):
-        path = run(recipe, folder, resolve_device(device), report, minutes, begin)
+        path = run(recipe, folder, resolve_device(device), report, minutes, begin, compiled)
     out.talk(f"Weights: {path}")

@@ -29,6 +29,7 @@ _MODULES = {
     "torch": "torch_scan",
     "reference": "reference",
 }
+_loaded: dict[str, ModuleType] = {}
 _forced: ContextVar[str] = ContextVar("scan_backend", default="auto")
 
 
@@ -38,7 +39,9 @@ def names() -> list[str]:
 
 
 def _module(name: str) -> ModuleType:
-    return import_module(f"{__name__}.{_MODULES[name]}")
+    if name not in _loaded:
+        _loaded[name] = import_module(f"{__name__}.{_MODULES[name]}")
+    return _loaded[name]
 
 
 def requested() -> str:

@@ -83,6 +83,7 @@ def test_quiet(cli, data, tmp_path):
         (["--config", "tiny.toml", "--device", "cuda:9"], 2, "cuda:9"),
         (["--config", "tiny.toml", "--scan-backend", "trch"], 2, "did you mean 'torch'?"),
         (["--config", "tiny.toml", "--minutes", "-1"], 2, "--minutes"),
+        (["--config", "tiny.toml", "--device", "cpu", "--compile"], 2, "--compile is for CUDA"),
         ([], 2, "--config"),
     ],
 )

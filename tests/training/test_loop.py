@@ -252,3 +252,16 @@ def test_rate_warms_up_and_falls(recipe, tmp_path, data):
     assert rates[:3] == pytest.approx([0.5, 1.0, 1.0])
     assert rates[2:] == sorted(rates[2:], reverse=True)
     assert rates[6] == pytest.approx(0.01)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_cuda_a_run_repeats_itself_and_the_compiled_one_follows_the_plain_one(recipe, tmp_path):
+    losses = []
+    for run, compiled in enumerate((False, False, True, True)):
+        folder = tmp_path / str(run)
+        events = []
+        loop.train(recipe(), folder, torch.device("cuda"), events.append, compiled=compiled)
+        losses.append([event["loss"] for event in of(events, "step")])
+    assert losses[0] == losses[1]
+    assert losses[2] == losses[3]
+    assert losses[2] == pytest.approx(losses[0], rel=1e-2)
