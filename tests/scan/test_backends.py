@@ -103,7 +103,7 @@ def test_does_not_depend_on_batch_neighbours(scans, backend):
     whole = scans.forward(backend, arguments)
     alone = {k: t[1:2] if t.ndim == 4 else t for k, t in arguments.items()}
     result = scans.forward(backend, alone)
-    if backend == "reference":  # torch's exp of the last numbers of an array may round another way
+    if backend.name == "reference":  # torch's exp of the last numbers of an array may round another way
         assert scans.error(result, whole[1:2]) < 1e-6
     else:
         assert torch.equal(result, whole[1:2])
