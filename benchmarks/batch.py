@@ -3,6 +3,7 @@
     python benchmarks/batch.py                      # null model, 1,000 pairs; then lite, 60 pairs
     python benchmarks/batch.py --pairs 5000 --models null
     python benchmarks/batch.py --models base --model-pairs 20 --rounds 5
+    python benchmarks/batch.py --models base --model-pairs 2000 --batch-sizes 1 0 --gpus 0,1 --rounds 2
 
 Pairs of one size are rendered into a temporary folder. The null model copies the visible luma, so what is
 left is reading, colour and writing: as fast as a model can be fed. Its line `one by one` is the same work
@@ -13,7 +14,8 @@ For a real model each round times, in turn, the network alone on prepared pairs,
 `run / model` is the ratio of the best of each, of which `--limit` makes the exit code; `CPU` is the ratio
 of the processor times of all threads, which other programs disturb less. `model busy` is the part of the run
 in which the network worked: what is missing to 100 % is waiting for pictures. Memory is the resident set of
-the process after a tenth of the run, and the most until its end.
+the process after a tenth of the run, and the most until its end. With `--gpus` the same pairs also go through
+one process for each GPU, first through one of them, then through all; `against one` is the ratio.
 """
 
 import argparse
@@ -34,9 +36,10 @@ from rich.table import Table
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as diffmf_cli sets it
 
 from diffmf_cli.batch import locations
-from diffmf_cli.batch.engine import run_jobs
+from diffmf_cli.batch.engine import Engine, run_jobs
 from diffmf_cli.batch.job import Job, Settings
 from diffmf_cli.batch.pipeline import Pipeline, load_fuser
+from diffmf_cli.batch.processes import ProcessEngine
 from diffmf_cli.batch.summary import Summary
 from diffmf_cli.batch.table import Naming, table_of_folders
 from diffmf_cli.fusion.files import encode_fused, read_pair
@@ -79,10 +82,9 @@ class NullFuser(Fuser):
         return [pair.vis for pair in pairs]
 
 
-def run(jobs: list[Job], fuser: Fuser, settings: Settings) -> dict:
-    """One run of the local engine over all jobs, with the memory that it needed."""
+def run(jobs: list[Job], engine: Engine) -> dict:
+    """One run of an engine over all jobs, with the memory that it needed in this process."""
     summary, memory = Summary(), []
-    engine = Pipeline(fuser, settings)
     summary.start()
     worked = time.process_time()
     for outcome in run_jobs(iter(jobs), lambda: engine, lambda job: False):
@@ -131,7 +133,7 @@ def against_model(jobs: list[Job], fuser: Fuser, settings: Settings, rounds: int
         # In a thread, as in a run: a process whose main thread has worked too waits in another way.
         with ThreadPoolExecutor(1) as thread:
             alone.append(thread.submit(model_alone, jobs, fuser).result())
-        runs.append(run(jobs, fuser, settings))
+        runs.append(run(jobs, Pipeline(fuser, settings)))
     best = min(runs, key=lambda row: row["seconds"])
     seconds, worked = (min(column) for column in zip(*alone, strict=True))
     return {
@@ -141,6 +143,19 @@ def against_model(jobs: list[Job], fuser: Fuser, settings: Settings, rounds: int
         "cpu_to_model": min(row["cpu_seconds"] for row in runs) / worked,
         "rounds": [(row["seconds"], times[0]) for row, times in zip(runs, alone, strict=True)],
     }
+
+
+def on_gpus(jobs: list[Job], devices: list[str], settings: Settings, rounds: int) -> list[dict]:
+    """The best runs with a process for the first GPU, and with one for each; their start is not timed."""
+    rows = []
+    for some in (devices[:1], devices):
+        runs = [run(jobs, ProcessEngine(some, settings)) for _ in range(rounds)]
+        best = min(runs, key=lambda row: row["seconds"])
+        what = f"{settings.model}, {len(some)} GPU process{'es' if some[1:] else ''}"
+        against = rows[0]["seconds"] / best["seconds"] if rows else 1.0
+        rows.append({**best, "what": what, "against_one": against})
+        del rows[-1]["model_seconds"]  # of several devices at a time
+    return rows
 
 
 def main() -> None:
@@ -154,12 +169,13 @@ def main() -> None:
     parser.add_argument("--size", default="640x480", metavar="WxH")
     parser.add_argument("--rounds", type=int, default=3, help="of a real model")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--batch-size", type=int, default=0, help="0 is automatic")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[0], help="0 is automatic")
+    parser.add_argument("--gpus", metavar="0,1", help="also one process for each of these")
     parser.add_argument("--limit", type=float, help="fail where the best run / model is above")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     options = parser.parse_args()
     width, height = (int(side) for side in options.size.split("x"))
-    settings = Settings("null", device=options.device, batch_size=options.batch_size, overwrite=True)
+    settings = Settings("null", device=options.device, overwrite=True)
     rows: list[dict] = []
 
     with tempfile.TemporaryDirectory() as temporary:
@@ -174,16 +190,22 @@ def main() -> None:
             if model == "null":
                 some = jobs[: options.pairs]
                 rows.append({"what": "null, one by one", **one_by_one(some[:200], NullFuser(), settings)})
-                rows.append({"what": "null", **run(some, NullFuser(), settings)})
+                rows.append({"what": "null", **run(some, Pipeline(NullFuser(), settings))})
                 pause = rows[-2]["seconds"] / rows[-2]["pairs"]
-                waiting = run(some[:200], NullFuser(pause), settings)
+                waiting = run(some[:200], Pipeline(NullFuser(pause), settings))
                 rows.append({"what": f"null, waiting {1000 * pause:.0f} ms", **waiting})
                 rows[-1]["run_to_model"] = rows[-1]["seconds"] / rows[-1]["model_seconds"]
                 continue
             some = jobs[: options.model_pairs]
             fuser = load_fuser(replace(settings, model=model))
-            figures = against_model(some, fuser, settings, options.rounds)
-            rows.append({"what": f"{model} on {fuser.device}", **figures})
+            for size in options.batch_sizes:
+                at_once = f", {size} at once" if size else ""
+                figures = against_model(some, fuser, replace(settings, batch_size=size), options.rounds)
+                rows.append({"what": f"{model} on {fuser.device}{at_once}", **figures})
+            if options.gpus:
+                del fuser
+                devices = [f"cuda:{gpu}" for gpu in options.gpus.split(",")]
+                rows += on_gpus(some, devices, replace(settings, model=model), options.rounds)
 
     table = Table(title=f"diffmf batch, {options.size}, {os.cpu_count()} cores")
     titles = (
@@ -195,6 +217,7 @@ def main() -> None:
         "run / model",
         "CPU",
         "model busy",
+        "against one",
         "MB after a tenth",
         "MB at most",
     )
@@ -203,6 +226,7 @@ def main() -> None:
     for row in rows:
         figures = (row.get(key) for key in ("alone_seconds", "run_to_model", "cpu_to_model"))
         busy = f"{100 * row['model_seconds'] / row['seconds']:.0f} %" if "model_seconds" in row else ""
+        ratio = f"{row['against_one']:.2f}" if "against_one" in row else ""
         memory = (row.get(key) for key in ("megabytes_after_tenth", "megabytes_peak"))
         table.add_row(
             row["what"],
@@ -211,6 +235,7 @@ def main() -> None:
             f"{row['seconds']:.2f}",
             *("" if figure is None else f"{figure:.2f}" for figure in figures),
             busy,
+            ratio,
             *("" if figure is None else f"{figure:.0f}" for figure in memory),
         )
     Console(width=None if sys.stdout.isatty() else 120).print(table)

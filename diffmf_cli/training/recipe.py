@@ -50,9 +50,10 @@ class Loss:
         gradient: of the distance to the stronger signed gradient.
         ssim: of the structural similarity to each source.
         vif: of the visual information fidelity of each source.
+        edges: of the strength and direction of each source's edges.
         difference: of the correlation of what remains without one source with the other.
         flatness: of the distance of what comes of two constants to the brighter one.
-        sum_share: how much the mean over both sources counts in these three beside the worse source.
+        sum_share: how much the mean over both sources counts in these four beside the worse source.
         flat: how much a window counts in the structural similarity where the source is flat.
         stability: the constant of SSIM; smaller lets fainter texture count.
     """
@@ -61,6 +62,7 @@ class Loss:
     gradient: float = 10.0
     ssim: float = 5.0
     vif: float = 5.0
+    edges: float = 0.0
     difference: float = 2.0
     flatness: float = 0.0
     sum_share: float = 0.2

@@ -5,8 +5,10 @@ import pytest
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
+from diffmf_cli.metrics.functional import evaluate
 from diffmf_cli.training.losses import (
     difference_loss,
+    edge_loss,
     fusion_loss,
     intensity_target,
     sobel,
@@ -83,6 +85,40 @@ def test_difference_formula(pictures):
     agrees(difference_loss(fused, ir, vis), expected)
 
 
+def test_edge_formula(pictures):
+    fused, ir, _ = pictures
+    expected = []
+    for f, i in zip(plain(fused), plain(ir), strict=True):
+        (fx, fy), (sx, sy) = (sobel(torch.from_numpy(t)[None, None])[0].numpy() for t in (f, i))
+        strength, wanted = np.sqrt(fx**2 + fy**2 + 25e-8), np.sqrt(sx**2 + sy**2 + 25e-8)
+        ratio = np.minimum(strength / wanted, wanted / strength)
+        lengths = np.hypot(fx, fy) * np.hypot(sx, sy)
+        cosine = np.where(lengths > 0, np.abs(fx * sx + fy * sy) / lengths.clip(1e-12), 1)
+        alignment = 1 - np.arccos(cosine.clip(0, 1)) / (np.pi / 2)
+        kept = 0.9994 / (1 + np.exp(-15 * (ratio - 0.5))) * 0.9879 / (1 + np.exp(-22 * (alignment - 0.8)))
+        weight = wanted.mean() / (wanted.mean() + 1e-3)
+        expected.append((1 - (kept * wanted).sum() / wanted.sum()) * weight)
+    agrees(edge_loss(fused, ir), expected)
+
+
+def test_edges_follow_qabf(pictures):
+    """The term falls where the metric of one source alone rises."""
+    fused, ir, vis = pictures
+    levels = [(t * 255).round() for t in (ir, vis)]
+    for share in (0.0, 0.3, 0.6):
+        mixed = share * ir + (1 - share) * fused
+        values = evaluate(*levels, (mixed * 255).round(), metrics="Qabf")["Qabf.ir"]
+        nearer = mixed + 0.1 * (ir - mixed)
+        better = evaluate(*levels, (nearer * 255).round(), metrics="Qabf")["Qabf.ir"]
+        assert ((edge_loss(nearer, ir) < edge_loss(mixed, ir)) == (better > values)).all()
+
+
+def test_edges_of_two_constants_have_a_gradient():
+    flat = torch.full((1, 1, 48, 48), 0.4, requires_grad=True)
+    edge_loss(flat, torch.full((1, 1, 48, 48), 0.7)).sum().backward()
+    assert torch.isfinite(flat.grad).all()
+
+
 def test_sobel_of_a_ramp_is_its_slope():
     y, x = torch.meshgrid(torch.arange(9.0), torch.arange(11.0), indexing="ij")
     gradient = sobel((0.3 * x - 0.2 * y)[None, None])
@@ -93,9 +129,9 @@ def test_sobel_of_a_ramp_is_its_slope():
 
 def test_sum_of_the_terms(pictures):
     fused, ir, vis = pictures
-    weights = Loss(intensity=2, gradient=3, ssim=5, vif=7, difference=11, sum_share=0.25)
+    weights = Loss(intensity=2, gradient=3, ssim=5, vif=7, edges=6, difference=11, sum_share=0.25)
     loss, terms = fusion_loss(fused, ir, vis, weights)
-    assert set(terms) >= {"intensity", "gradient", "ssim", "vif", "difference"}
+    assert set(terms) >= {"intensity", "gradient", "ssim", "vif", "edges", "difference"}
     assert loss.item() == pytest.approx(
         sum(getattr(weights, k) * v.item() for k, v in terms.items()), rel=1e-5
     )
