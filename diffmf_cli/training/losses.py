@@ -39,10 +39,10 @@ def ssim_loss(fused: Tensor, source: Tensor, stability: float, flat: float) -> T
     """
     x, y = fused, source
     mx, my, xx, yy, xy = F.avg_pool2d(torch.cat([x, y, x * x, y * y, x * y], 1), 7, 1).split(1, 1)
-    vx, vy, cov = xx - mx * mx, yy - my * my, xy - mx * my
+    vx, vy, cov = (xx - mx * mx).clamp_min(0), (yy - my * my).clamp_min(0), xy - mx * my
     c1, c2 = stability / 9, stability
     value = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
-    structured = flat + (1 - flat) * vy.clamp_min(0) / (vy.clamp_min(0) + 6e-5)  # half at 2 grey levels
+    structured = flat + (1 - flat) * vy / (vy + 6e-5)  # half at 2 grey levels
     return (structured * (1 - value)).mean((1, 2, 3))
 
 
