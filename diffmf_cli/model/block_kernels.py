@@ -8,23 +8,14 @@ numba's cache. Features are tokens, `(h * w, C)`, float32; the widths of product
 import numpy as np
 from numba import boolean, float32, float64, int64, njit, void
 
-from diffmf_cli.model.pointwise_kernels import depthwise, gate, gelu, guide, norm, silu
-from diffmf_cli.model.product_kernels import CHUNK, add_product, convolve
+from diffmf_cli.model.pointwise_kernels import depthwise, depthwise_silu, gate, gelu, guide, norm
+from diffmf_cli.model.product_kernels import CHUNK, add_product, convolve, linear
 from diffmf_cli.scan.numba_kernels import JIT, softplus
 
 _F = np.float32
 _COLUMNS = 256  # of a tile: three of its rows fit into the second cache
 STATE = 16  # of the channel exchange
 _flat, _vector, _tokens, _three = float32[::1], float32[::1], float32[:, ::1], float32[:, :, ::1]
-
-
-@njit(void(_tokens, _tokens, _vector, _tokens), **JIT)
-def _linear(x, weight, bias, out):
-    """`out = x @ weight + bias`."""
-    for i in range(x.shape[0]):
-        out[i] = bias
-    depth, width = weight.shape
-    add_product(x.reshape(-1), 0, depth, weight, out.reshape(-1), 0, width, x.shape[0])
 
 
 @njit(
@@ -38,14 +29,16 @@ def _project_row(tokens, start, piece, jump, step, w, left, count, scale, shift,
 
     Column c is token `start + c // piece * jump + c % piece * step`.
     """
-    normed = np.empty((CHUNK, tokens.shape[1]), np.float32)
+    x = np.empty((CHUNK, tokens.shape[1]), np.float32)
     for i in range(0, count + 2, CHUNK):
         n = min(CHUNK, count + 2 - i)
         for j in range(n):
             c = min(max(left + i + j - 1, 0), w - 1)
             t = start + c // piece * jump + c % piece * step
-            norm(tokens[t : t + 1], scale, shift, normed[j : j + 1])
-        _linear(normed[:n], weight, bias, out[i : i + n])
+            for k in range(x.shape[1]):
+                x[j, k] = tokens[t, k]
+        norm(x[:n], scale, shift, x[:n])
+        linear(x[:n], weight, bias, out[i : i + n])
 
 
 @njit(
@@ -96,9 +89,8 @@ def prepare(
     `selected` holds the rank of delta, B and C. Token of row r and column c: `r * row`, then as in
     `_project_row`.
     """
-    d, kept = in_weight.shape[1], select_weight.shape[1]
-    ring = np.empty((3, _COLUMNS + 2, d), np.float32)
-    flat_values, flat_selected = values.reshape(-1), selected.reshape(-1)
+    nothing = np.zeros(select_weight.shape[1], np.float32)
+    ring = np.empty((3, _COLUMNS + 2, in_weight.shape[1]), np.float32)
     for left in range(0, w, _COLUMNS):
         count = min(_COLUMNS, w - left)
         ready = max(top - 1, 0)
@@ -123,10 +115,8 @@ def prepare(
             upper, middle, lower = ring[max(r - 1, 0) % 3], ring[r % 3], ring[min(r + 1, h - 1) % 3]
             for c in range(0, count, CHUNK):
                 n, p = min(CHUNK, count - c), r * w + left + c
-                depthwise(upper, middle, lower, c + 1, conv_weight, conv_bias, values[p : p + n])
-                silu(values[p : p + n])
-                selected[p : p + n] = _F(0)
-                add_product(flat_values, p * d, d, select_weight, flat_selected, p * kept, kept, n)
+                depthwise_silu(upper, middle, lower, c + 1, conv_weight, conv_bias, values[p : p + n])
+                linear(values[p : p + n], select_weight, nothing, selected[p : p + n])
 
 
 @njit(
@@ -172,10 +162,13 @@ def _gated(
 ):
     """`n` tokens as `x`, and their scanned values `y`, gated by them, as `gated`."""
     for i in range(n):
-        x[i] = tokens[x_first + i * x_step]
-        gated[i] = y[y_first + i * y_step]
+        p, q = x_first + i * x_step, y_first + i * y_step
+        for j in range(x.shape[1]):
+            x[i, j] = tokens[p, j]
+        for j in range(gated.shape[1]):
+            gated[i, j] = y[q, j]
     norm(x[:n], norm_scale, norm_shift, normed[:n])
-    _linear(normed[:n], gate_weight, gate_bias, z[:n])
+    linear(normed[:n], gate_weight, gate_bias, z[:n])
     gate(gated[:n], z[:n], y_scale, y_shift)
 
 
@@ -228,6 +221,7 @@ def finish(
     z, gated = np.empty((CHUNK, d), np.float32), np.empty((CHUNK, d), np.float32)
     hidden = np.empty((CHUNK, wide), np.float32)
     flat_x, flat_gated, flat_hidden = x.reshape(-1), gated.reshape(-1), hidden.reshape(-1)
+    flat_tokens = tokens.reshape(-1)
     for p in range(first, last, CHUNK):
         n = min(CHUNK, last - p)
         _gated(
@@ -250,15 +244,16 @@ def finish(
             gated,
         )
         for i in range(n):
-            x[i] += out_bias
-        add_product(flat_gated, 0, d, out_weight, flat_x, 0, c, n)
+            for j in range(c):
+                x[i, j] += out_bias[j]
+        add_product(flat_gated, 0, d, out_weight, flat_x, 0, c, flat_x, 0, c, n)
         norm(x[:n], ffn_scale, ffn_shift, normed[:n])
-        _linear(normed[:n], widen, widen_bias, hidden[:n])
+        linear(normed[:n], widen, widen_bias, hidden[:n])
         gelu(hidden[:n])
         for i in range(n):
-            x[i] += narrow_bias
-        add_product(flat_hidden, 0, wide, narrow, flat_x, 0, c, n)
-        tokens[p : p + n] = x[:n]
+            for j in range(c):
+                x[i, j] += narrow_bias[j]
+        add_product(flat_hidden, 0, wide, narrow, flat_x, 0, c, flat_tokens, p * c, c, n)
 
 
 @njit(
@@ -341,11 +336,12 @@ def finish_into(
                 z,
                 gated,
             )
+            at = p * width
             if fresh:
-                for i in range(n):
-                    out[p + i] = bias
-            add_product(flat_x, 0, c, own, flat_out, p * width, width, n)
-            add_product(flat_gated, 0, d, scanned, flat_out, p * width, width, n)
+                add_product(flat_x, 0, c, own, bias, 0, 0, flat_out, at, width, n)
+            else:
+                add_product(flat_x, 0, c, own, flat_out, at, width, flat_out, at, width, n)
+            add_product(flat_gated, 0, d, scanned, flat_out, at, width, flat_out, at, width, n)
 
 
 @njit(void(_tokens, int64, int64, int64, int64, _three, _vector, _tokens), **JIT)
@@ -361,23 +357,14 @@ def conv(x, h, w, top, bottom, weight, bias, out):
             while ready <= min(r + 1, h - 1):
                 line = ring[ready % 3]
                 for i in range(count + 2):
-                    line[i] = x[ready * w + min(max(left + i - 1, 0), w - 1)]
+                    p = ready * w + min(max(left + i - 1, 0), w - 1)
+                    for j in range(c):
+                        line[i, j] = x[p, j]
                 ready += 1
             upper, middle, lower = ring[max(r - 1, 0) % 3], ring[r % 3], ring[min(r + 1, h - 1) % 3]
-            p = r * w + left
-            for i in range(count):
-                out[p + i] = bias
-            convolve(
-                upper.reshape(-1),
-                middle.reshape(-1),
-                lower.reshape(-1),
-                0,
-                c,
-                weight,
-                flat_out,
-                p * width,
-                count,
-            )
+            upper, middle, lower = upper.reshape(-1), middle.reshape(-1), lower.reshape(-1)
+            at = (r * w + left) * width
+            convolve(upper, middle, lower, 0, c, weight, bias, 0, flat_out, at, count)
 
 
 @njit(
@@ -412,17 +399,16 @@ def guide_both(
                 line = ring[ready % 3]
                 for i in range(count + 2):
                     p = ready * w + min(max(left + i - 1, 0), w - 1)
-                    first, second, result = shared_ir[p], shared_vis[p], line[i]
                     for j in range(c):
-                        result[j] = first[j] - second[j]
+                        line[i, j] = shared_ir[p, j] - shared_vis[p, j]
                 ready += 1
             upper, middle, lower = ring[max(r - 1, 0) % 3], ring[r % 3], ring[min(r + 1, h - 1) % 3]
             for column in range(0, count, CHUNK):
                 n, p = min(CHUNK, count - column), r * w + left + column
                 depthwise(upper, middle, lower, column + 1, spread_weight, spread_bias, difference[:n])
-                _linear(difference[:n], weights[0], biases[0], guidance[:n])
+                linear(difference[:n], weights[0], biases[0], guidance[:n])
                 guide(ir[p : p + n], guidance[:n])
-                _linear(difference[:n], weights[1], biases[1], guidance[:n])
+                linear(difference[:n], weights[1], biases[1], guidance[:n])
                 guide(vis[p : p + n], guidance[:n])
 
 
@@ -506,7 +492,7 @@ def channel_sums(
                 n, p = min(CHUNK, count - column), r * w + left + column
                 for m in range(2):
                     lines = ring[m]
-                    depthwise(
+                    depthwise_silu(
                         lines[max(r - 1, 0) % 3],
                         lines[r % 3],
                         lines[min(r + 1, h - 1) % 3],
@@ -515,7 +501,6 @@ def channel_sums(
                         conv_bias[m],
                         convolved[m, :n],
                     )
-                    silu(convolved[m, :n])
                 for m in range(2):
                     feature = ir if m == 0 else vis
                     norm(feature[p : p + n], norm_scale[m], norm_shift[m], normed[:n])
@@ -528,8 +513,10 @@ def channel_sums(
                             totals[m, head] += weight
                             for j in range(head * STATE, head * STATE + STATE):
                                 turned[j, i] = convolved[m, i, j] * weight
-                        B[i] = convolved[1 - m, i, c:]
-                    add_product(turned.reshape(-1), 0, CHUNK, B[:n], part[m].reshape(-1), 0, STATE, c)
+                        for j in range(STATE):
+                            B[i, j] = convolved[1 - m, i, c + j]
+                    total = part[m].reshape(-1)
+                    add_product(turned.reshape(-1), 0, CHUNK, B[:n], total, 0, STATE, total, 0, STATE, c)
             kv += part
 
 
@@ -619,7 +606,7 @@ def channel_read(
                 n, p = min(CHUNK, count - column), r * w + left + column
                 for m in range(2):
                     lines = ring[m]
-                    depthwise(
+                    depthwise_silu(
                         lines[max(r - 1, 0) % 3],
                         lines[r % 3],
                         lines[min(r + 1, h - 1) % 3],
@@ -628,21 +615,21 @@ def channel_read(
                         conv_bias[m],
                         convolved[m, :n],
                     )
-                    silu(convolved[m, :n])
                 for m in range(2):
                     feature = ir if m == 0 else vis
                     for i in range(n):
                         for j in range(c):
                             y[i, j] = skip[m, j] * convolved[m, i, j]
-                    add_product(convolved[1 - m].reshape(-1), c, mixed, kv[m], y.reshape(-1), 0, c, n)
+                    flat = y.reshape(-1)
+                    add_product(convolved[1 - m].reshape(-1), c, mixed, kv[m], flat, 0, c, flat, 0, c, n)
                     norm(feature[p : p + n], norm_scale[m], norm_shift[m], normed[:n])
-                    _linear(normed[:n], gate_weight[m], gate_bias[m], z[:n])
+                    linear(normed[:n], gate_weight[m], gate_bias[m], z[:n])
                     gate(y[:n], z[:n], y_scale[m], y_shift[m])
-                    _linear(y[:n], out_weight[m], out_bias[m], x[:n])
+                    linear(y[:n], out_weight[m], out_bias[m], x[:n])
                     for i in range(n):
-                        own, result = feature[p + i], both[2 * (p + i) + m]
+                        q = 2 * (p + i) + m
                         for j in range(c):
-                            result[j] = own[j] + x[i, j]
+                            both[q, j] = feature[p + i, j] + x[i, j]
 
 
 @njit(void(_tokens, int64, int64, int64, _tokens), **JIT)

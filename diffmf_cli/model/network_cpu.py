@@ -92,10 +92,15 @@ def _convolution(conv: nn.Conv2d) -> tuple[np.ndarray, np.ndarray]:
     return _windows(_double(conv.weight), _double(conv.bias), conv.stride[0])
 
 
-def _shuffled(conv: nn.Conv2d) -> tuple[np.ndarray, np.ndarray]:
-    """A convolution before a pixel shuffle by 2, as two: of the upper and the lower row."""
+def _shuffled(conv: nn.Conv2d, added: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A convolution before a pixel shuffle by 2, as two: of the upper and the lower row.
+
+    Each of its inputs shall be larger by what is to be `added`: the border is repeated, so that is a bias.
+    """
     weight = _double(conv.weight).reshape(-1, 2, 2, *conv.weight.shape[1:])
     bias = _double(conv.bias).reshape(-1, 2, 2)
+    if added is not None:
+        bias = bias + weight.sum((-2, -1)) @ added
     parts = [
         _windows(weight[:, k].swapaxes(0, 1).reshape(-1, *weight.shape[3:]), bias[:, k].T.ravel())
         for k in range(2)
@@ -401,8 +406,8 @@ class _Network:
             *self.stems[0].detail,
             *self.stems[1].detail,
             *_convolution(decoder.residual[0]),
-            *_convolution(decoder.residual[2]),
-            *_shuffled(decoder.to_half),
+            _convolution(decoder.residual[2])[0],
+            *_shuffled(decoder.to_half, _double(decoder.residual[2].bias)),
             *_shuffled(decoder.to_full),
             *(weight for weight, _ in parts),
             parts[0][1],

@@ -20,13 +20,6 @@ _flat, _vector, _tokens = float32[::1], float32[::1], float32[:, ::1]
 _weight, _halves, _index = float32[:, :, ::1], float32[:, :, :, ::1], int64[::1]
 
 
-@njit(void(_flat, int64, int64, _vector), **JIT)
-def _fill(line, first, count, bias):
-    """`bias` for `count` groups of pixels."""
-    for i in range(count):
-        line[first + i * bias.size : first + (i + 1) * bias.size] = bias
-
-
 @njit(void(_flat, int64, int64), **JIT)
 def _border(line, pixels, channels):
     end = (pixels + 1) * channels
@@ -41,11 +34,11 @@ def _activate(line, pixels, channels):
     _border(line, pixels, channels)
 
 
-@njit(void(_tokens, int64, int64, int64, _weight, _flat, int64, int64), **JIT)
-def _convolve(ring, row, last, step, weight, line, first, count):
-    """Adds the convolution of the rows around `row`, of which `last` is the last one, to `line`."""
+@njit(void(_tokens, int64, int64, int64, _weight, _flat, int64, _flat, int64, int64), **JIT)
+def _convolve(ring, row, last, step, weight, start, start_step, line, first, count):
+    """`convolve` of the rows around `row`, of which `last` is the last one, into `line`."""
     upper, middle, lower = ring[max(row - 1, 0) & 3], ring[row & 3], ring[min(row + 1, last) & 3]
-    convolve(upper, middle, lower, 0, step, weight, line, first, count)
+    convolve(upper, middle, lower, 0, step, weight, start, start_step, line, first, count)
 
 
 @njit(
@@ -62,8 +55,7 @@ def _detail_row(picture, rows, columns, first, pixels, row, ready, ring, weight,
         ready += 1
     group = bias.size // channels
     line, count = line_ring[row & 3], pixels // group
-    _fill(line, channels, count, bias)
-    _convolve(ring, row, last, group, weight, line, channels, count)
+    _convolve(ring, row, last, group, weight, bias, 0, line, channels, count)
     _activate(line, pixels, channels)
     return ready
 
@@ -137,13 +129,14 @@ def stem(
                     )
                     next_detail += 1
                 line, count = halves[next_half & 3], pixels // 2 // group
-                _fill(line, halved, count, half_bias)
                 _convolve(
                     details,
                     2 * next_half,
                     rows.size - 1,
                     2 * group * quartered,
                     half_weight,
+                    half_bias,
+                    0,
                     line,
                     halved,
                     count,
@@ -151,9 +144,20 @@ def stem(
                 _activate(line, pixels // 2, halved)
                 next_half += 1
             at, window = (q * w + left) * c, 2 * (left - start) * halved
-            _fill(flat_out, at, right - left, quarter_bias)
             upper, middle, lower = halves[max(2 * q - 1, 0) & 3], halves[(2 * q) & 3], halves[(2 * q + 1) & 3]
-            convolve(upper, middle, lower, window, 2 * halved, quarter_weight, flat_out, at, right - left)
+            convolve(
+                upper,
+                middle,
+                lower,
+                window,
+                2 * halved,
+                quarter_weight,
+                quarter_bias,
+                0,
+                flat_out,
+                at,
+                right - left,
+            )
 
 
 @njit(
@@ -173,7 +177,6 @@ def stem(
         _weight,
         _vector,
         _weight,
-        _vector,
         _halves,
         _tokens,
         _halves,
@@ -204,7 +207,6 @@ def decode(
     first_weight,
     first_bias,
     second_weight,
-    second_bias,
     half_weight,
     half_bias,
     full_weight,
@@ -219,7 +221,7 @@ def decode(
 ):
     """`Decoder` after its first convolution, `features` `(h * w, C)`, to the picture `out` without margins.
 
-    Fills what is in `out` of rows `4 * top` to `4 * bottom` of the padded picture. The weights before a pixel
+    The bias of its second convolution lies in that of the third. Fills what is in `out` of rows `4 * top` to `4 * bottom` of the padded picture. The weights before a pixel
     shuffle are two, of the upper and the lower row; a group holds what lies side by side in a row.
     """
     c, h, w = first_bias.size, rows.size // 4, columns.size // 4
@@ -263,33 +265,42 @@ def decode(
                                     _border(line, width, c)
                                     next_input += 1
                                 line = between[next_between & 3]
-                                _fill(line, c, width, first_bias)
-                                _convolve(inputs, next_between, h - 1, c, first_weight, line, c, width)
+                                _convolve(
+                                    inputs,
+                                    next_between,
+                                    h - 1,
+                                    c,
+                                    first_weight,
+                                    first_bias,
+                                    0,
+                                    line,
+                                    c,
+                                    width,
+                                )
                                 _activate(line, width, c)
                                 next_between += 1
                             line = quarters[next_quarter & 3]
-                            _fill(line, c, width, second_bias)
-                            _convolve(between, next_quarter, h - 1, c, second_weight, line, c, width)
                             own = inputs[next_quarter & 3]
-                            for i in range(c, (width + 1) * c):
-                                line[i] += own[i]
+                            _convolve(between, next_quarter, h - 1, c, second_weight, own, c, line, c, width)
                             _border(line, width, c)
                             next_quarter += 1
                         for k in range(2):
                             line = halves[next_half & 3]
-                            _fill(line, halved, width, half_bias[k])
-                            _convolve(quarters, q, h - 1, c, half_weight[k], line, halved, width)
+                            _convolve(
+                                quarters, q, h - 1, c, half_weight[k], half_bias[k], 0, line, halved, width
+                            )
                             _activate(line, 2 * width, halved)
                             next_half += 1
                     for k in range(2):
                         line, count = fulls[next_full & 3], 2 * width // half_group
-                        _fill(line, quartered, count, full_bias[k])
                         _convolve(
                             halves,
                             p,
                             height // 2 - 1,
                             half_group * halved,
                             full_weight[k],
+                            full_bias[k],
+                            0,
                             line,
                             quartered,
                             count,
@@ -327,16 +338,16 @@ def decode(
                     )
                     next_detail += 1
                 line, count, step = merged[next_merged & 3], pixels // full_group, full_group * quartered
-                _fill(line, quartered, count, merge_bias)
-                _convolve(fulls, next_merged, height - 1, step, merge_own, line, quartered, count)
-                _convolve(ir_details, next_merged, height - 1, step, merge_ir, line, quartered, count)
-                _convolve(vis_details, next_merged, height - 1, step, merge_vis, line, quartered, count)
+                last = height - 1
+                _convolve(fulls, next_merged, last, step, merge_own, merge_bias, 0, line, quartered, count)
+                for ring, weight in ((ir_details, merge_ir), (vis_details, merge_vis)):
+                    _convolve(ring, next_merged, last, step, weight, line, step, line, quartered, count)
                 _activate(line, pixels, quartered)
                 next_merged += 1
             if margin <= row < margin + out.shape[0]:
                 count = pixels // out_group
-                _fill(result, 0, count, out_bias)
-                _convolve(merged, row, height - 1, out_group * quartered, out_weight, result, 0, count)
+                step = out_group * quartered
+                _convolve(merged, row, height - 1, step, out_weight, out_bias, 0, result, 0, count)
                 sigmoid(result[:pixels])
                 first, last = max(4 * left, margin), min(4 * right, margin + out.shape[1])
                 for i in range(first, last):

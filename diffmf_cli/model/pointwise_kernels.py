@@ -3,10 +3,15 @@
 Importing this compiles what is not yet in numba's cache. Tokens are rows, `(T, C)`, float32.
 """
 
-import numpy as np
-from numba import float32, int64, njit, void
+from typing import Any
 
-from diffmf_cli.scan.numba_kernels import JIT, exp2, fma
+import numpy as np
+from llvmlite import ir
+from numba import float32, int64, njit, types, void
+from numba.extending import intrinsic
+
+from diffmf_cli.model.lanes import Lanes, loop
+from diffmf_cli.scan.numba_kernels import JIT, LANES, exp2, fma
 
 _F = np.float32
 _LOG2E = _F(1.4426950408889634)
@@ -104,36 +109,72 @@ def sigmoid(x):
         x[i] = _sigmoid(x[i])
 
 
-@njit(void(_tokens), **JIT)
-def silu(x):
-    """`x = SiLU(x)`."""
-    for p in range(x.shape[0]):
-        token = x[p]
-        for j in range(token.size):
-            token[j] *= _sigmoid(token[j])
+def _depthwise(smooth: bool) -> Any:
+    @intrinsic
+    def convolved(
+        typing_context: Any,
+        upper: Any,
+        middle: Any,
+        lower: Any,
+        first: Any,
+        column: Any,
+        weight: Any,
+        bias: Any,
+        out: Any,
+    ) -> Any:
+        """`depthwise` of the channels from `column` on; what two windows share stays in registers."""
+
+        def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
+            lanes = Lanes(build)
+            *rows, weight, bias, out = (
+                context.make_array(signature.args[i])(context, build, args[i]) for i in (0, 1, 2, 5, 6, 7)
+            )
+
+            def place(array: Any, token: Any) -> Any:
+                return build.add(build.mul(token, build.extract_value(array.shape, 1)), args[4])
+
+            def constant(value: int) -> Any:
+                return ir.Constant(args[3].type, value)
+
+            weights = [lanes.load(weight.data, place(weight, constant(k))) for k in range(9)]
+            offset = lanes.load(bias.data, args[4])
+
+            def step(i: Any, known: list[Any]) -> list[Any]:
+                right = build.add(build.add(args[3], i), constant(1))
+                new = [lanes.load(row.data, place(row, right)) for row in rows]
+                total = offset
+                for k in range(3):
+                    for x, w in zip((known[k], known[3 + k], new[k]), weights[3 * k :], strict=False):
+                        total = lanes.fma(x, w, total)
+                lanes.store(lanes.silu(total) if smooth else total, out.data, place(out, i))
+                return [*known[3:], *new]
+
+            tokens = (build.sub(args[3], constant(1)), args[3])
+            entered = [lanes.load(row.data, place(row, token)) for token in tokens for row in rows]
+            loop(build, build.extract_value(out.shape, 0), entered, step)
+            return context.get_dummy_value()
+
+        kinds = (upper, middle, lower, types.intp, types.intp, weight, bias, out)
+        return types.void(*kinds), generate
+
+    return convolved
+
+
+_plain, _smooth = _depthwise(False), _depthwise(True)
 
 
 @njit(void(_tokens, _tokens, _tokens, int64, _tokens, _vector, _tokens), **JIT)
 def depthwise(upper, middle, lower, first, weight, bias, out):
-    """A depthwise 3x3 convolution of three rows from token `first - 1` on: `out` `(T, d)`, `weight` `(9, d)`.
+    """A depthwise 3x3 convolution of three rows, around their tokens `first` and on.
 
-    Rows may have more channels than `d`.
+    `out` is `(T, d)`, `weight` `(9, d)`, d a multiple of `LANES`; rows may have more channels.
     """
-    w0, w1, w2, w3, w4 = weight[0], weight[1], weight[2], weight[3], weight[4]
-    w5, w6, w7, w8 = weight[5], weight[6], weight[7], weight[8]
-    for i in range(out.shape[0]):
-        c = first + i
-        x0, x1, x2 = upper[c - 1], upper[c], upper[c + 1]
-        x3, x4, x5 = middle[c - 1], middle[c], middle[c + 1]
-        x6, x7, x8 = lower[c - 1], lower[c], lower[c + 1]
-        result = out[i]
-        for j in range(result.size):
-            s = fma(x0[j], w0[j], bias[j])
-            s = fma(x1[j], w1[j], s)
-            s = fma(x2[j], w2[j], s)
-            t = x3[j] * w3[j]
-            t = fma(x4[j], w4[j], t)
-            t = fma(x5[j], w5[j], t)
-            s = fma(x6[j], w6[j], s)
-            s = fma(x7[j], w7[j], s)
-            result[j] = fma(x8[j], w8[j], s) + t
+    for column in range(0, out.shape[1], LANES):
+        _plain(upper, middle, lower, first, column, weight, bias, out)
+
+
+@njit(void(_tokens, _tokens, _tokens, int64, _tokens, _vector, _tokens), **JIT)
+def depthwise_silu(upper, middle, lower, first, weight, bias, out):
+    """SiLU of `depthwise`."""
+    for column in range(0, out.shape[1], LANES):
+        _smooth(upper, middle, lower, first, column, weight, bias, out)

@@ -7,21 +7,18 @@ yet in numba's cache.
 
 from typing import Any
 
-import numpy as np
-from llvmlite import ir
-from numba import float32, int64, njit, types, void
+from llvmlite import binding, ir
+from numba import config, float32, int64, njit, types, void
 from numba.extending import intrinsic
 
+from diffmf_cli.model.lanes import Lanes, loop
 from diffmf_cli.scan.numba_kernels import JIT, LANES
 
 CHUNK = 24  # tokens that go through several operations together: they fit into the innermost cache
 
 
 def _registers() -> tuple[int, int]:
-    """Rows and vectors of `LANES` whose sums a core holds in registers."""
-    from numba import config
-    from llvmlite import binding
-
+    """Rows, and vectors of each, whose sums a core holds in registers."""
     features = config.CPU_FEATURES or ("" if config.CPU_NAME else binding.get_host_cpu_features().flatten())
     return (8, 3) if "+avx512f" in features else (6, 1)
 
@@ -36,117 +33,113 @@ def _tile(rows: int, vectors: int) -> Any:
         x: Any,
         x_first: Any,
         x_step: Any,
-        depth: Any,
         weight: Any,
         column: Any,
+        start: Any,
+        start_first: Any,
+        start_step: Any,
         out: Any,
         out_first: Any,
         out_step: Any,
     ) -> Any:
+        """`add_product` of some rows and of the vectors from `column` on."""
+
         def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
-            lanes, word = ir.VectorType(ir.FloatType(), LANES), args[1].type
-            x_data, weights, out_data = (
-                context.make_array(signature.args[i])(context, build, args[i]) for i in (0, 4, 6)
+            lanes = Lanes(build)
+            x, weight, start, out = (
+                context.make_array(signature.args[i])(context, build, args[i]) for i in (0, 3, 5, 8)
             )
 
             def constant(value: int) -> Any:
-                return ir.Constant(word, value)
+                return ir.Constant(args[1].type, value)
 
-            def row(data: Any, first: Any, step: Any, r: int) -> Any:
-                return build.gep(data.data, [build.add(first, build.mul(step, constant(r)))])
+            def lines(first: Any, step: Any) -> list[Any]:
+                return [build.add(first, build.mul(step, constant(r))) for r in range(rows)]
 
-            def vector(line: Any, v: int) -> Any:
-                place = build.gep(line, [build.add(args[5], constant(v * LANES))])
-                return build.bitcast(place, lanes.as_pointer())
+            def places(line: Any) -> list[Any]:
+                first = build.add(line, args[4])
+                return [build.add(first, constant(v * LANES)) for v in range(vectors)]
 
-            outs = [row(out_data, args[7], args[8], r) for r in range(rows)]
-            places = [vector(line, v) for line in outs for v in range(vectors)]
-            xs = [row(x_data, args[1], args[2], r) for r in range(rows)]
-            width = build.extract_value(weights.shape, 1)
-            entered = [build.load(place, align=4) for place in places]
-            before = build.block
-            loop, done = build.append_basic_block("product"), build.append_basic_block("produced")
-            build.branch(loop)
-            build.position_at_end(loop)
-            k = build.phi(word)
-            sums = [build.phi(lanes) for _ in places]
-            line = build.gep(weights.data, [build.mul(k, width)])
-            columns = [build.load(vector(line, v), align=4) for v in range(vectors)]
-            nothing = ir.Constant(lanes, ir.Undefined)
-            first = ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
-            after = []
-            for r in range(rows):
-                one = build.load(build.gep(xs[r], [k]), align=4)
-                one = build.insert_element(nothing, one, ir.Constant(ir.IntType(32), 0))
-                all_lanes = build.shuffle_vector(one, nothing, first)
-                for v in range(vectors):
-                    product = build.fmul(all_lanes, columns[v], flags=["contract"])
-                    after.append(build.fadd(product, sums[r * vectors + v], flags=["contract"]))
-            k_next = build.add(k, constant(1))
-            k.add_incoming(constant(0), before)
-            k.add_incoming(k_next, loop)
-            for total, old, new in zip(sums, entered, after, strict=True):
-                total.add_incoming(old, before)
-                total.add_incoming(new, loop)
-            build.cbranch(build.icmp_signed("<", k_next, args[3]), loop, done)
-            build.position_at_end(done)
-            for place, total in zip(places, after, strict=True):
-                build.store(total, place, align=4)
+            xs = lines(args[1], args[2])
+            starts = [place for line in lines(args[6], args[7]) for place in places(line)]
+            outs = [place for line in lines(args[9], args[10]) for place in places(line)]
+            depth, width = build.extract_value(weight.shape, 0), build.extract_value(weight.shape, 1)
+
+            def step(k: Any, sums: list[Any]) -> list[Any]:
+                columns = [lanes.load(weight.data, place) for place in places(build.mul(k, width))]
+                ones = [lanes.everywhere(x.data, build.add(line, k)) for line in xs]
+                return [
+                    lanes.fma(ones[i // vectors], columns[i % vectors], total) for i, total in enumerate(sums)
+                ]
+
+            entered = [lanes.load(start.data, place) for place in starts]
+            for total, place in zip(loop(build, depth, entered, step), outs, strict=True):
+                lanes.store(total, out.data, place)
             return context.get_dummy_value()
 
-        return types.void(x, *[types.intp] * 3, weight, types.intp, out, *[types.intp] * 2), generate
+        integer = types.intp
+        kinds = (x, integer, integer, weight, integer, start, integer, integer, out, integer, integer)
+        return types.void(*kinds), generate
 
     return tile
 
 
 _rows_1, _rows_2, _rows_3 = (_tile(_ROWS, v) for v in (1, 2, 3))
 _row_1, _row_2, _row_3 = (_tile(1, v) for v in (1, 2, 3))
-_flat, _tokens, _vector = float32[::1], float32[:, ::1], float32[::1]
+_flat, _tokens = float32[::1], float32[:, ::1]
 
 
-@njit(void(_flat, int64, int64, _tokens, _flat, int64, int64, int64), **JIT)
-def add_product(x, x_first, x_step, weight, out, out_first, out_step, count):
-    """`out += x @ weight` for `count` rows, which start every `x_step` and `out_step` numbers.
+@njit(void(_flat, int64, int64, _tokens, _flat, int64, int64, _flat, int64, int64, int64), **JIT)
+def add_product(x, x_first, x_step, weight, start, start_first, start_step, out, out_first, out_step, count):
+    """`out = start + x @ weight` for `count` rows; a row begins every `x_step` numbers, and so on.
 
-    Rows of `x` may overlap, as windows of a convolution do. `weight` is `(depth, width)`, width a multiple of
-    `LANES`. Every sum runs in one order, whatever `count` is.
+    Rows of `x` may overlap, as windows of a convolution do; `start` may be a bias, whose step is 0, or `out`.
+    `weight` is `(depth, width)`, width a multiple of `LANES`. Every sum runs in one order, whatever `count`.
     """
-    depth, width = weight.shape
     column = 0
-    while column < width:
-        left = (width - column) // LANES
+    while column < weight.shape[1]:
+        left = (weight.shape[1] - column) // LANES
         vectors = min(2 if left == 4 else left, _VECTORS)
         i = 0
         while i < count:
             rows = _ROWS if i + _ROWS <= count else 1
-            a, b = x_first + i * x_step, out_first + i * out_step
+            a, b, c = x_first + i * x_step, start_first + i * start_step, out_first + i * out_step
             if rows == 1:
                 if vectors == 3:
-                    _row_3(x, a, x_step, depth, weight, column, out, b, out_step)
+                    _row_3(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
                 elif vectors == 2:
-                    _row_2(x, a, x_step, depth, weight, column, out, b, out_step)
+                    _row_2(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
                 else:
-                    _row_1(x, a, x_step, depth, weight, column, out, b, out_step)
+                    _row_1(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
             elif vectors == 3:
-                _rows_3(x, a, x_step, depth, weight, column, out, b, out_step)
+                _rows_3(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
             elif vectors == 2:
-                _rows_2(x, a, x_step, depth, weight, column, out, b, out_step)
+                _rows_2(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
             else:
-                _rows_1(x, a, x_step, depth, weight, column, out, b, out_step)
+                _rows_1(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
             i += rows
         column += vectors * LANES
 
 
-@njit(void(_flat, _flat, _flat, int64, int64, float32[:, :, ::1], _flat, int64, int64), **JIT)
-def convolve(upper, middle, lower, first, step, weight, out, out_first, count):
-    """Adds a 3x3 convolution of three rows to `count` groups of pixels of `out`, side by side.
+@njit(void(_tokens, _tokens, _flat, _tokens), **JIT)
+def linear(x, weight, bias, out):
+    """`out = x @ weight + bias` of tokens."""
+    depth, width = weight.shape
+    add_product(x.reshape(-1), 0, depth, weight, bias, 0, 0, out.reshape(-1), 0, width, x.shape[0])
 
-    A group is as many pixels as fill whole `LANES`. Its window starts at number `first` of the rows, the next
-    group's `step` numbers later. `weight` is `(3, numbers in a window's row, numbers in a group)`.
+
+@njit(void(_flat, _flat, _flat, int64, int64, float32[:, :, ::1], _flat, int64, _flat, int64, int64), **JIT)
+def convolve(upper, middle, lower, first, step, weight, start, start_step, out, out_first, count):
+    """`out = start +` a 3x3 convolution of three rows, for `count` groups of pixels side by side.
+
+    A group is as many pixels as fill whole `LANES`. Its window begins at number `first` of the rows, the next
+    group's `step` numbers later. `weight` is `(3, numbers in a window's row, numbers in a group)`. `start` is
+    a bias, whose step is 0, or else `out`.
     """
     width = weight.shape[2]
     for i in range(0, count, CHUNK):
-        n, x_first, at = min(CHUNK, count - i), first + i * step, out_first + i * width
-        add_product(upper, x_first, step, weight[0], out, at, width, n)
-        add_product(middle, x_first, step, weight[1], out, at, width, n)
-        add_product(lower, x_first, step, weight[2], out, at, width, n)
+        n, x, at = min(CHUNK, count - i), first + i * step, out_first + i * width
+        from_out = 0 if start_step == 0 else at
+        add_product(upper, x, step, weight[0], start, from_out, start_step, out, at, width, n)
+        add_product(middle, x, step, weight[1], out, at, width, out, at, width, n)
+        add_product(lower, x, step, weight[2], out, at, width, out, at, width, n)

@@ -5,7 +5,6 @@ vectors in registers: see `diffmf_cli.scan.numba_kernels`, whose arithmetic this
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from llvmlite import ir
 from numba import float32, float64, int64, njit, types, void
 from numba.extending import intrinsic
 
+from diffmf_cli.model.lanes import Lanes, loop
 from diffmf_cli.model.product_kernels import CHUNK, add_product
 from diffmf_cli.scan.numba_kernels import JIT, LANES, fetch
 
@@ -20,75 +20,6 @@ _F = np.float32
 _LOG2E = _F(1.4426950408889634)
 _AHEAD = 6  # tokens that are asked for early, each in a row of its own: so long an outer cache takes
 _FAR = 12  # the same where tokens follow each other
-_VECTOR = ir.VectorType(ir.FloatType(), LANES)
-_INTEGERS = ir.VectorType(ir.IntType(32), LANES)
-
-
-class _Lanes:
-    """Arithmetic on vectors of `LANES` numbers, as instructions of one builder."""
-
-    def __init__(self, build: Any) -> None:
-        self.build = build
-
-    def constant(self, value: float) -> Any:
-        return ir.Constant(_VECTOR, [float(np.float32(value))] * LANES)
-
-    def integer(self, value: int) -> Any:
-        return ir.Constant(_INTEGERS, [value] * LANES)
-
-    def all_lanes(self, one: Any) -> Any:
-        """A number in every lane."""
-        nothing, zero = ir.Constant(_VECTOR, ir.Undefined), ir.Constant(ir.IntType(32), 0)
-        first = self.build.insert_element(nothing, one, zero)
-        return self.build.shuffle_vector(first, nothing, self.integer(0))
-
-    def add(self, x: Any, y: Any) -> Any:
-        return self.build.fadd(x, y, flags=["contract"])
-
-    def mul(self, x: Any, y: Any) -> Any:
-        return self.build.fmul(x, y, flags=["contract"])
-
-    def fma(self, x: Any, y: Any, z: Any) -> Any:
-        return self.add(self.mul(x, y), z)
-
-    def larger(self, x: Any, y: Any) -> Any:
-        return self.build.select(self.build.fcmp_ordered(">", x, y), x, y)
-
-    def _polynomial(self, x: Any, *coefficients: float) -> Any:
-        p = self.constant(coefficients[0])
-        for c in coefficients[1:]:
-            p = self.fma(p, x, self.constant(c))
-        return p
-
-    def exp2(self, x: Any) -> Any:
-        """See `diffmf_cli.scan.numba_kernels.exp2`."""
-        build, shift = self.build, self.constant(12582912.0)
-        x = self.larger(x, self.constant(-126))
-        z = build.fadd(x, shift)
-        f = build.fsub(x, build.fsub(z, shift))
-        p = self._polynomial(
-            f, 1.5403530e-4, 1.3333558e-3, 9.6181291e-3, 5.5504109e-2, 2.4022651e-1, 6.9314718e-1, 1.0
-        )
-        power = build.shl(build.bitcast(z, _INTEGERS), self.integer(23))
-        return build.bitcast(build.add(build.bitcast(p, _INTEGERS), power), _VECTOR)
-
-    def softplus(self, x: Any) -> Any:
-        """See `diffmf_cli.scan.numba_kernels`."""
-        build = self.build
-        negative = build.or_(build.bitcast(x, _INTEGERS), self.integer(-(2**31)))
-        z = self.exp2(self.mul(build.bitcast(negative, _VECTOR), self.constant(_LOG2E)))
-        s = build.fdiv(z, self.add(z, self.constant(2)))
-        p = self._polynomial(self.mul(s, s), 2 / 13, 2 / 11, 2 / 9, 2 / 7, 2 / 5, 2 / 3, 2.0)
-        return self.fma(p, s, self.larger(x, self.constant(0)))
-
-
-def _arrays(context: Any, build: Any, signature: Any, args: Any) -> Callable[[int], Any]:
-    return lambda i: context.make_array(signature.args[i])(context, build, args[i])
-
-
-def _line(build: Any, data: Any, index: Any) -> Any:
-    """Pointer to the vector that starts at number `index`."""
-    return build.bitcast(build.gep(data, [index]), _VECTOR.as_pointer())
 
 
 @intrinsic
@@ -114,58 +45,43 @@ def _enter(
     """
 
     def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
-        array, lanes, word = _arrays(context, build, signature, args), _Lanes(build), args[1].type
+        lanes = Lanes(build)
         steps, x, values, factor, rate, B, C, states, tokens = (
-            array(i) for i in (0, 3, 5, 7, 8, 9, 10, 11, 12)
+            context.make_array(signature.args[i])(context, build, args[i])
+            for i in (0, 3, 5, 7, 8, 9, 10, 11, 12)
         )
-        x_width, width = build.extract_value(x.shape, 1), build.extract_value(values.shape, 1)
 
         def constant(value: int) -> Any:
-            return ir.Constant(word, value)
+            return ir.Constant(args[1].type, value)
 
-        place = _line(build, states.data, constant(0))
-        factors, rates = (build.load(_line(build, a.data, constant(0)), align=4) for a in (factor, rate))
-        before, entered = build.block, build.load(place, align=4)
-        loop, done = build.append_basic_block("enter"), build.append_basic_block("entered")
-        build.branch(loop)
-        build.position_at_end(loop)
-        i, state = build.phi(word), build.phi(_VECTOR)
-        t = build.add(args[2], i)
-        own = _line(build, values.data, build.add(build.mul(t, width), args[6]))
-        far = build.add(t, constant(_FAR))
-        fetch(build, build.gep(values.data, [build.add(build.mul(far, width), args[6])]))
-        given = build.load(
-            _line(build, x.data, build.add(build.mul(t, x_width), args[4])), align=4
-        )
-        kept = build.load(own, align=4)
-        dt = lanes.softplus(
-            build.load(_line(build, steps.data, build.mul(i, constant(LANES))), align=4)
-        )
-        decay = lanes.exp2(lanes.mul(dt, rates))
-        written, read = (lanes.all_lanes(build.load(build.gep(a.data, [t]), align=4)) for a in (B, C))
-        added = lanes.mul(dt, lanes.mul(written, given))
-        after = lanes.fma(decay, state, added)
-        build.store(lanes.fma(after, read, lanes.mul(kept, factors)), own, align=4)
-        at = build.mul(t, constant(2 * LANES))
-        build.store(decay, _line(build, tokens.data, at), align=4)
-        build.store(added, _line(build, tokens.data, build.add(at, constant(LANES))), align=4)
-        following = build.add(i, constant(1))
-        i.add_incoming(constant(0), before)
-        i.add_incoming(following, loop)
-        state.add_incoming(entered, before)
-        state.add_incoming(after, loop)
-        build.cbranch(build.icmp_signed("<", following, args[1]), loop, done)
-        build.position_at_end(done)
-        build.store(after, place, align=4)
+        def place(array: Any, token: Any, column: Any) -> Any:
+            return build.add(build.mul(token, build.extract_value(array.shape, 1)), column)
+
+        factors, rates = (lanes.load(array.data, constant(0)) for array in (factor, rate))
+
+        def step(i: Any, state: list[Any]) -> list[Any]:
+            t = build.add(args[2], i)
+            own, at = place(values, t, args[6]), build.mul(t, constant(2 * LANES))
+            far = place(values, build.add(t, constant(_FAR)), args[6])
+            fetch(build, build.gep(values.data, [far]))
+            given, kept = lanes.load(x.data, place(x, t, args[4])), lanes.load(values.data, own)
+            dt = lanes.softplus(lanes.load(steps.data, build.mul(i, constant(LANES))))
+            decay = lanes.exp2(lanes.mul(dt, rates))
+            added = lanes.mul(dt, lanes.mul(lanes.everywhere(B.data, t), given))
+            after = lanes.fma(decay, state[0], added)
+            result = lanes.fma(after, lanes.everywhere(C.data, t), lanes.mul(kept, factors))
+            lanes.store(result, values.data, own)
+            lanes.store(decay, tokens.data, at)
+            lanes.store(added, tokens.data, build.add(at, constant(LANES)))
+            return [after]
+
+        (last,) = loop(build, args[1], [lanes.load(states.data, constant(0))], step)
+        lanes.store(last, states.data, constant(0))
         return context.get_dummy_value()
 
-    integers = types.intp
-    return (
-        types.void(
-            steps, integers, integers, x, integers, values, integers, factor, rate, B, C, states, tokens
-        ),
-        generate,
-    )
+    integer = types.intp
+    kinds = (steps, integer, integer, x, integer, values, integer, factor, rate, B, C, states, tokens)
+    return types.void(*kinds), generate
 
 
 def _walk(orders: int) -> Any:
@@ -188,51 +104,49 @@ def _walk(orders: int) -> Any:
         """
 
         def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
-            array, lanes, word = _arrays(context, build, signature, args), _Lanes(build), args[2].type
-            tokens, values, C, states = (array(i) for i in (0, 1, 3, 4))
-            width = build.extract_value(values.shape, 1)
-            last = build.sub(build.extract_value(values.shape, 0), ir.Constant(word, 1))
-            wanted = range(2 - orders, 2)
+            lanes = Lanes(build)
+            tokens, values, C, states = (
+                context.make_array(signature.args[i])(context, build, args[i]) for i in (0, 1, 3, 4)
+            )
 
             def constant(value: int) -> Any:
-                return ir.Constant(word, value)
+                return ir.Constant(args[2].type, value)
 
-            places = [_line(build, states.data, constant(k * LANES)) for k in wanted]
-            entered, before = [build.load(place, align=4) for place in places], build.block
+            width = build.extract_value(values.shape, 1)
+            last = build.sub(build.extract_value(values.shape, 0), constant(1))
             ahead = build.mul(args[6], constant(_AHEAD))
-            loop, done = build.append_basic_block("walk"), build.append_basic_block("walked")
-            build.branch(loop)
-            build.position_at_end(loop)
-            i, p = build.phi(word), build.phi(word)
-            now, after = [build.phi(_VECTOR) for _ in wanted], []
-            for state, k in zip(now, wanted, strict=True):
-                token = p if k == 0 else build.sub(last, p)
-                further = build.add(token, ahead) if k == 0 else build.sub(token, ahead)
-                for half in range(2):  # addresses outside of the arrays are harmless
-                    line = build.add(build.mul(further, constant(2 * LANES)), constant(half * LANES))
-                    fetch(build, build.gep(tokens.data, [line]))
-                fetch(build, build.gep(values.data, [build.add(build.mul(further, width), args[2])]))
-                at = build.mul(token, constant(2 * LANES))
-                decay = build.load(_line(build, tokens.data, at), align=4)
-                added = build.load(_line(build, tokens.data, build.add(at, constant(LANES))), align=4)
-                read = lanes.all_lanes(build.load(build.gep(C.data, [token]), align=4))
-                own = _line(build, values.data, build.add(build.mul(token, width), args[2]))
-                after.append(lanes.fma(decay, state, added))
-                build.store(lanes.fma(after[-1], read, build.load(own, align=4)), own, align=4)
-            i_next, p_next = build.add(i, constant(1)), build.add(p, args[6])
-            for phi, old, new in ((i, constant(0), i_next), (p, args[5], p_next)):
-                phi.add_incoming(old, before)
-                phi.add_incoming(new, loop)
-            for state, old, new in zip(now, entered, after, strict=True):
-                state.add_incoming(old, before)
-                state.add_incoming(new, loop)
-            build.cbranch(build.icmp_signed("<", i_next, args[7]), loop, done)
-            build.position_at_end(done)
-            for place, state in zip(places, after, strict=True):
-                build.store(state, place, align=4)
+            ways = range(2 - orders, 2)  # there, and back
+
+            def move(i: Any, states: list[Any]) -> list[Any]:
+                after = []
+                p = build.add(args[5], build.mul(i, args[6]))
+                for way, state in zip(ways, states, strict=True):
+                    token = build.sub(last, p) if way else p
+                    further = (build.sub if way else build.add)(token, ahead)
+                    # Addresses outside of the arrays are harmless.
+                    line = build.gep(tokens.data, [build.mul(further, constant(2 * LANES))])
+                    fetch(build, line)
+                    fetch(build, build.gep(line, [constant(LANES)]))
+                    fetch(build, build.gep(values.data, [build.add(build.mul(further, width), args[2])]))
+                    at = build.mul(token, constant(2 * LANES))
+                    own = build.add(build.mul(token, width), args[2])
+                    decay = lanes.load(tokens.data, at)
+                    added = lanes.load(tokens.data, build.add(at, constant(LANES)))
+                    after.append(lanes.fma(decay, state, added))
+                    total = lanes.fma(
+                        after[-1], lanes.everywhere(C.data, token), lanes.load(values.data, own)
+                    )
+                    lanes.store(total, values.data, own)
+                return after
+
+            places = [constant(way * LANES) for way in ways]
+            entered = [lanes.load(states.data, place) for place in places]
+            for state, place in zip(loop(build, args[7], entered, move), places, strict=True):
+                lanes.store(state, states.data, place)
             return context.get_dummy_value()
 
-        return types.void(tokens, values, types.intp, C, states, *[types.intp] * 3), generate
+        integer = types.intp
+        return types.void(tokens, values, integer, C, states, *[integer] * 3), generate
 
     return walk
 
@@ -263,7 +177,7 @@ def scan_in_place(values, selected, delta_weight, A, D, delta_bias, h, w, block)
     tokens, steps = np.empty((length, 2, LANES), np.float32), np.empty((CHUNK, LANES), np.float32)
     B, C = np.empty(length, np.float32), np.empty(length, np.float32)
     flat_selected, flat_steps = selected.reshape(-1), steps.reshape(-1)
-    offset, factor = delta_bias[first : first + LANES], D[first : first + LANES].copy()
+    factor = D[first : first + LANES].copy()
     rate, start = np.empty(LANES, np.float32), np.empty((2, LANES), np.float32)
     now = np.empty((2, LANES), np.float32)
     x, x_column = values, first
@@ -274,8 +188,7 @@ def scan_in_place(values, selected, delta_weight, A, D, delta_bias, h, w, block)
             B[p], C[p] = selected[p, rank + n], selected[p, rank + states + n]
         for end in range(2):
             p = end * (length - 1)
-            steps[0] = offset
-            add_product(flat_selected, p * kept, kept, weight, flat_steps, 0, LANES, 1)
+            add_product(flat_selected, p * kept, kept, weight, delta_bias, first, 0, flat_steps, 0, LANES, 1)
             for j in range(LANES):
                 start[end, j] = _start(x[p, x_column + j], steps[0, j], A[first + j, n], B[p])
         for j in range(LANES):
@@ -283,9 +196,9 @@ def scan_in_place(values, selected, delta_weight, A, D, delta_bias, h, w, block)
         now[:] = start
         for p in range(0, length, CHUNK):
             count = min(CHUNK, length - p)
-            for i in range(count):
-                steps[i] = offset
-            add_product(flat_selected, p * kept, kept, weight, flat_steps, 0, LANES, count)
+            add_product(
+                flat_selected, p * kept, kept, weight, delta_bias, first, 0, flat_steps, 0, LANES, count
+            )
             _enter(steps, count, p, x, x_column, values, first, factor, rate, B, C, now, tokens)
         _walk_back(tokens, values, first, C, now, 0, 1, length)
         now[:] = start
