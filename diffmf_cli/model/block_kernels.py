@@ -13,7 +13,8 @@ from diffmf_cli.model.product_kernels import CHUNK, add_product, convolve, linea
 from diffmf_cli.scan.numba_kernels import JIT, softplus
 
 _F = np.float32
-_COLUMNS = 256  # of a tile: three of its rows fit into the second cache
+_COLUMNS = 262  # of a tile, and two of border: three of its rows fit into the second cache
+_ROOM = -(-(_COLUMNS + 2) // CHUNK) * CHUNK
 STATE = 16  # of the channel exchange
 _flat, _vector, _tokens, _three = float32[::1], float32[::1], float32[:, ::1], float32[:, :, ::1]
 
@@ -27,18 +28,20 @@ _flat, _vector, _tokens, _three = float32[::1], float32[::1], float32[:, ::1], f
 def _project_row(tokens, start, piece, jump, step, w, left, count, scale, shift, weight, bias, out):
     """LayerNorm and projection of columns `left - 1` to `left + count`, the border repeated.
 
-    Column c is token `start + c // piece * jump + c % piece * step`.
+    Column c is token `start + c * step`, from column `piece` on `jump` tokens later.
     """
     x = np.empty((CHUNK, tokens.shape[1]), np.float32)
+    normed = np.empty_like(x)
     for i in range(0, count + 2, CHUNK):
-        n = min(CHUNK, count + 2 - i)
-        for j in range(n):
+        for j in range(CHUNK):
             c = min(max(left + i + j - 1, 0), w - 1)
-            t = start + c // piece * jump + c % piece * step
+            t = start + c * step
+            if c >= piece:
+                t += jump
             for k in range(x.shape[1]):
                 x[j, k] = tokens[t, k]
-        norm(x[:n], scale, shift, x[:n])
-        linear(x[:n], weight, bias, out[i : i + n])
+        norm(x, scale, shift, normed)
+        linear(normed, weight, bias, out[i : i + CHUNK])  # more than needed: whole chunks are faster
 
 
 @njit(
@@ -90,7 +93,7 @@ def prepare(
     `_project_row`.
     """
     nothing = np.zeros(select_weight.shape[1], np.float32)
-    ring = np.empty((3, _COLUMNS + 2, in_weight.shape[1]), np.float32)
+    ring = np.empty((3, _ROOM, in_weight.shape[1]), np.float32)
     for left in range(0, w, _COLUMNS):
         count = min(_COLUMNS, w - left)
         ready = max(top - 1, 0)
@@ -348,7 +351,7 @@ def finish_into(
 def conv(x, h, w, top, bottom, weight, bias, out):
     """`Conv3x3` of rows `top` to `bottom`; see `convolve` for `weight`."""
     c, width = x.shape[1], out.shape[1]
-    ring = np.empty((3, _COLUMNS + 2, c), np.float32)
+    ring = np.empty((3, _ROOM, c), np.float32)
     flat_out = out.reshape(-1)
     for left in range(0, w, _COLUMNS):
         count = min(_COLUMNS, w - left)
@@ -389,7 +392,7 @@ def guide_both(
 ):
     """The difference of both, spread, guides `ir` by the first of the weights and `vis` by the second."""
     c = ir.shape[1]
-    ring = np.empty((3, _COLUMNS + 2, c), np.float32)
+    ring = np.empty((3, _ROOM, c), np.float32)
     difference, guidance = np.empty((CHUNK, c), np.float32), np.empty((CHUNK, 2 * c), np.float32)
     for left in range(0, w, _COLUMNS):
         count = min(_COLUMNS, w - left)
@@ -460,7 +463,7 @@ def channel_sums(
     """
     c, heads = ir.shape[1], rate.shape[1]
     mixed, width = c + STATE, in_weight.shape[2]
-    ring = np.empty((2, 3, _COLUMNS + 2, width), np.float32)
+    ring = np.empty((2, 3, _ROOM, width), np.float32)
     convolved = np.empty((2, CHUNK, mixed), np.float32)
     normed, B = np.empty((CHUNK, c), np.float32), np.empty((CHUNK, STATE), np.float32)
     turned, part = np.empty((c, CHUNK), np.float32), np.empty((2, c, STATE), np.float32)
@@ -575,7 +578,7 @@ def channel_read(
     """
     c = ir.shape[1]
     mixed = c + STATE
-    ring = np.empty((2, 3, _COLUMNS + 2, mixed), np.float32)
+    ring = np.empty((2, 3, _ROOM, mixed), np.float32)
     convolved = np.empty((2, CHUNK, mixed), np.float32)
     x, normed = np.empty((CHUNK, c), np.float32), np.empty((CHUNK, c), np.float32)
     y, z = np.empty((CHUNK, c), np.float32), np.empty((CHUNK, c), np.float32)

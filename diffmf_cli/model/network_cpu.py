@@ -375,7 +375,7 @@ class _Space:
         for m in range(2):
             finish(1 + m, both, (m, 2), y, (m, 2 * w, 2))
         del y
-        y = self.scans[2].run(both, h, 2 * w, (2 * w, w, 1, 2))
+        y = self.scans[2].run(both, h, 2 * w, (2 * w, w, 1 - 2 * w, 2))
         for m in range(2):
             finish(3 + m, both, (m, 2), y, (m * w, 2 * w, 1))
         return out

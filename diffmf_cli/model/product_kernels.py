@@ -85,6 +85,7 @@ def _tile(rows: int, vectors: int) -> Any:
 
 
 _rows_1, _rows_2, _rows_3 = (_tile(_ROWS, v) for v in (1, 2, 3))
+_half_1, _half_2, _half_3 = (_tile(_ROWS // 2, v) for v in (1, 2, 3))
 _row_1, _row_2, _row_3 = (_tile(1, v) for v in (1, 2, 3))
 _flat, _tokens = float32[::1], float32[:, ::1]
 
@@ -102,21 +103,29 @@ def add_product(x, x_first, x_step, weight, start, start_first, start_step, out,
         vectors = min(2 if left == 4 else left, _VECTORS)
         i = 0
         while i < count:
-            rows = _ROWS if i + _ROWS <= count else 1
+            rows = _ROWS if i + _ROWS <= count else _ROWS // 2 if i + _ROWS // 2 <= count else 1
             a, b, c = x_first + i * x_step, start_first + i * start_step, out_first + i * out_step
-            if rows == 1:
+            if rows == _ROWS:
+                if vectors == 3:
+                    _rows_3(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
+                elif vectors == 2:
+                    _rows_2(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
+                else:
+                    _rows_1(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
+            elif rows > 1:
+                if vectors == 3:
+                    _half_3(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
+                elif vectors == 2:
+                    _half_2(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
+                else:
+                    _half_1(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
+            else:
                 if vectors == 3:
                     _row_3(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
                 elif vectors == 2:
                     _row_2(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
                 else:
                     _row_1(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
-            elif vectors == 3:
-                _rows_3(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
-            elif vectors == 2:
-                _rows_2(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
-            else:
-                _rows_1(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
             i += rows
         column += vectors * LANES
 
