@@ -572,7 +572,7 @@ def channel_read(
     out_bias,
     both,
 ):
-    """The result of `ChannelExchange` of rows `top` to `bottom`: `both` `(h * w * 2, C)`, IR and VIS in turns.
+    """Rows `top` to `bottom` of what `ChannelExchange` gives: `both` `(h * w * 2, C)`, IR and VIS in turns.
 
     Projections are x and C; omega lies in the weights.
     """

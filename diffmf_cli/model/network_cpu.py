@@ -8,6 +8,7 @@ anything between them become one.
 
 import math
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -88,7 +89,8 @@ def _windows(weight: np.ndarray, bias: np.ndarray, stride: int = 1) -> tuple[np.
     return _float(windows.reshape(3, -1, pixels * outputs)), _float(np.tile(bias, pixels))
 
 
-def _convolution(conv: nn.Conv2d) -> tuple[np.ndarray, np.ndarray]:
+def _convolution(conv: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    assert isinstance(conv, nn.Conv2d)
     return _windows(_double(conv.weight), _double(conv.bias), conv.stride[0])
 
 
@@ -108,7 +110,9 @@ def _shuffled(conv: nn.Conv2d, added: np.ndarray | None = None) -> tuple[np.ndar
     return np.stack([part[0] for part in parts]), np.stack([part[1] for part in parts])
 
 
-def _depthwise(conv: nn.Conv2d) -> tuple[np.ndarray, np.ndarray]:
+def _depthwise(conv: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    """Weight `(9, channels)` and bias."""
+    assert isinstance(conv, nn.Conv2d)
     return _double(conv.weight).reshape(-1, 9).T, _double(conv.bias)
 
 
@@ -123,10 +127,22 @@ def _linear(linear: nn.Module) -> tuple[np.ndarray, np.ndarray]:
     return _double(linear.weight).T, _double(linear.bias)
 
 
-def _tokens(count: int, channels: int) -> np.ndarray:
-    """Room, by torch: where memory runs out its error is the one that `Fuser` knows."""
-    room: np.ndarray = torch.empty(count, channels).numpy()
-    return room
+class _Room:
+    """Arrays that one scan after the other uses: new ones from the system would cost as much as filling them.
+
+    Numpy asks for large pages, without which a walk along columns waits for addresses.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[Any, np.ndarray] = {}
+
+    def take(self, name: Any, *shape: int) -> np.ndarray:
+        """Contents are whatever was there."""
+        size = math.prod(shape)
+        if name not in self._arrays or self._arrays[name].size < size:
+            self._arrays.pop(name, None)  # before there is a larger one
+            self._arrays[name] = np.empty(size, np.float32)
+        return self._arrays[name][:size].reshape(shape)
 
 
 def _rows(work: Callable[[int, int], Any], h: int, lowest: int = _ROWS) -> None:
@@ -165,21 +181,24 @@ class _Scan:
         out, out_bias = _linear(ss2d.out_proj)
         self.out, self.out_bias = np.pad(out * gain, [(0, -inner % LANES), (0, 0)]), out_bias * gain
 
-    def run(self, tokens: np.ndarray, h: int, w: int, layout: tuple[int, int, int, int]) -> np.ndarray:
-        """The scan's result `(h * w, d)`; `layout` says where tokens lie, see `blocks.prepare`."""
-        values, selected = _tokens(h * w, len(self.D)), _tokens(h * w, self.prepare[-1].shape[1])
+    def run(
+        self, tokens: np.ndarray, h: int, w: int, layout: tuple[int, int, int, int], room: _Room
+    ) -> np.ndarray:
+        """The scan's result `(h * w, d)`, until the next; `layout` says where tokens lie, see `prepare`."""
+        values = room.take("values", h * w, len(self.D))
+        selected = room.take("selected", h * w, self.prepare[-1].shape[1])
         _rows(
             lambda top, bottom: blocks.prepare(
                 tokens, h, w, *layout, top, bottom, *self.prepare, values, selected
             ),
             h,
         )
-        on_threads(
-            lambda block: scan_in_place(
-                values, selected, self.delta, self.A, self.D, self.delta_bias, h, w, block
-            ),
-            range(len(self.delta)),
-        )
+
+        def scan(block: int) -> None:
+            between = room.take(get_ident(), h * w, 2, LANES)
+            scan_in_place(values, selected, self.delta, self.A, self.D, self.delta_bias, h, w, block, between)
+
+        on_threads(scan, range(len(self.delta)))
         return values
 
 
@@ -205,9 +224,9 @@ class _Block:
             _float(narrowed_bias * gain),
         )
 
-    def run(self, tokens: np.ndarray, h: int, w: int) -> None:
+    def run(self, tokens: np.ndarray, h: int, w: int, room: _Room) -> None:
         """In place."""
-        y = self.scan.run(tokens, h, w, (w, w, 0, 1))
+        y = self.scan.run(tokens, h, w, (w, w, 0, 1), room)
         _rows(lambda top, bottom: blocks.finish(tokens, y, top * w, bottom * w, *self.finish), h, 1)
 
 
@@ -218,7 +237,7 @@ class _Stem:
 
     def run(self, picture: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         h, w = len(rows) // 4, len(columns) // 4
-        out = _tokens(h * w, len(self.weights[-1]))
+        out = np.empty((h * w, len(self.weights[-1])), np.float32)
         _rows(lambda top, bottom: pictures.stem(picture, rows, columns, top, bottom, *self.weights, out), h)
         return out
 
@@ -226,22 +245,23 @@ class _Stem:
 class _Extraction:
     """`DifferenceGuidedExtraction`, in place."""
 
-    def __init__(self, stage: DifferenceGuidedExtraction) -> None:
+    def __init__(self, stage: nn.Module) -> None:
+        assert isinstance(stage, DifferenceGuidedExtraction)
         self.ir, self.vis, self.shared = _Block(stage.ir), _Block(stage.vis), _Block(stage.shared)
         self.conv = _convolution(stage.shared_conv)
         self.spread = tuple(_float(t) for t in _depthwise(stage.spread))
         (ir, ir_bias), (vis, vis_bias) = (_linear(stage.guide[m]) for m in ("ir", "vis"))
         self.guide = _float(np.stack([ir, -vis])), _float(np.stack([ir_bias, vis_bias]))
 
-    def run(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int) -> None:
+    def run(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int, room: _Room) -> None:
         shared = []
         for feature in (ir, vis):
             out = np.empty_like(feature)
             _rows(lambda *rows, x=feature, out=out: blocks.conv(x, h, w, *rows, *self.conv, out), h)
-            self.shared.run(out, h, w)
+            self.shared.run(out, h, w, room)
             shared.append(out)
-        self.ir.run(ir, h, w)
-        self.vis.run(vis, h, w)
+        self.ir.run(ir, h, w, room)
+        self.vis.run(vis, h, w, room)
         _rows(lambda *rows: blocks.guide_both(*shared, h, w, *rows, *self.spread, *self.guide, ir, vis), h)
 
 
@@ -302,7 +322,7 @@ class _Channels:
             return kv, totals, means, peaks
 
         parts = on_threads(sums, range(0, h, step))
-        kv, totals, means = (sum(part[i] for part in parts) for i in range(3))
+        kv, totals, means = (np.sum([part[i] for part in parts], 0) for i in range(3))
         peaks = np.max([part[3] for part in parts], 0)
         kv = kv / np.repeat(totals, c // self.heads, 1)[..., None]
         pooled = np.concatenate([*(means / (h * w)), *peaks])
@@ -311,7 +331,7 @@ class _Channels:
         omega = 1 / (1 + np.exp(-(hidden @ second + second_bias))).reshape(2, 1, c)
         weight = _float(np.stack([w for w, _ in self.out]) * 2 * omega)
         bias = _float(np.stack([b for _, b in self.out]) * 2 * omega[:, 0])
-        both = _tokens(2 * h * w, c)
+        both = np.empty((2 * h * w, c), np.float32)
         _rows(
             lambda *rows: blocks.channel_read(
                 ir,
@@ -336,7 +356,8 @@ class _Channels:
 class _Space:
     """`SpatialExchange` of one level and its share of the decoder's first convolution."""
 
-    def __init__(self, exchange: SpatialExchange, reduce: np.ndarray, bias: np.ndarray) -> None:
+    def __init__(self, exchange: nn.Module, reduce: np.ndarray, bias: np.ndarray) -> None:
+        assert isinstance(exchange, SpatialExchange)
         c = exchange.linear.out_features
         weight, linear_bias = _linear(exchange.linear)
         weight = weight @ reduce
@@ -351,10 +372,10 @@ class _Space:
                 self.finish.append((*scan.norm, *scan.gate, *folded))
         self.bias = _float(self.bias)
 
-    def run(self, both: np.ndarray, h: int, w: int) -> np.ndarray:
+    def run(self, both: np.ndarray, h: int, w: int, room: _Room) -> np.ndarray:
         """`both` `(h * w * 2, C)` -> `(h * w, C)`."""
         c = both.shape[1]
-        out = _tokens(h * w, len(self.bias))
+        out = np.empty((h * w, len(self.bias)), np.float32)
         stacked = both.reshape(h * w, 2 * c)
 
         def finish(
@@ -368,14 +389,12 @@ class _Space:
                 1,
             )
 
-        y = self.scans[0].run(stacked, h, w, (w, w, 0, 1))
+        y = self.scans[0].run(stacked, h, w, (w, w, 0, 1), room)
         finish(0, stacked, (0, 1), y, (0, w, 1))
-        del y
-        y = self.scans[1].run(both, h, 2 * w, (2 * w, 2 * w, 0, 1))
+        y = self.scans[1].run(both, h, 2 * w, (2 * w, 2 * w, 0, 1), room)
         for m in range(2):
             finish(1 + m, both, (m, 2), y, (m, 2 * w, 2))
-        del y
-        y = self.scans[2].run(both, h, 2 * w, (2 * w, w, 1 - 2 * w, 2))
+        y = self.scans[2].run(both, h, 2 * w, (2 * w, w, 1 - 2 * w, 2), room)
         for m in range(2):
             finish(3 + m, both, (m, 2), y, (m * w, 2 * w, 1))
         return out
@@ -386,6 +405,7 @@ class _Network:
 
     def __init__(self, network: DiffMF) -> None:
         decoder: Decoder = network.decoder
+        second, second_bias = _convolution(decoder.residual[2])
         c = network.config.width
         self.stems = _Stem(network.stem_ir), _Stem(network.stem_vis)
         self.extraction = [_Extraction(stage) for stage in network.extraction]
@@ -406,8 +426,8 @@ class _Network:
             *self.stems[0].detail,
             *self.stems[1].detail,
             *_convolution(decoder.residual[0]),
-            _convolution(decoder.residual[2])[0],
-            *_shuffled(decoder.to_half, _double(decoder.residual[2].bias)),
+            second,
+            *_shuffled(decoder.to_half, second_bias),
             *_shuffled(decoder.to_full),
             *(weight for weight, _ in parts),
             parts[0][1],
@@ -430,23 +450,22 @@ class _Network:
 
     def exchange(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int) -> np.ndarray:
         """The state space part, and the decoder's first convolution: `(h * w, C)`."""
+        room = _Room()
         for stage in self.extraction:
-            stage.run(ir, vis, h, w)
+            stage.run(ir, vis, h, w, room)
         both = self.channels.run(ir, vis, h, w)
         del ir, vis
         sizes = [(h >> k, w >> k) for k in range(3)]
         levels = [both]
         for height, width in sizes[1:]:
-            x, half = levels[-1].reshape(-1, 2 * both.shape[1]), _tokens(2 * height * width, both.shape[1])
-            joined = half.reshape(-1, x.shape[1])
-            _rows(
-                lambda *rows, x=x, width=width, out=joined: blocks.halve(x, 2 * width, *rows, out), height, 1
-            )
-            levels.append(half)
+            x = levels[-1].reshape(-1, 2 * both.shape[1])
+            half = np.empty((height * width, x.shape[1]), np.float32)
+            _rows(lambda *rows, x=x, width=width, out=half: blocks.halve(x, 2 * width, *rows, out), height, 1)
+            levels.append(half.reshape(-1, both.shape[1]))
         result = None
         for k in (2, 1, 0):
             height, width = sizes[k]
-            smaller, result = result, self.levels[k].run(levels.pop(), height, width)
+            smaller, result = result, self.levels[k].run(levels.pop(), height, width, room)
             if smaller is not None:
                 _rows(
                     lambda *rows, x=smaller, size=sizes[k + 1], out=result: blocks.add_doubled(

@@ -221,8 +221,9 @@ def decode(
 ):
     """`Decoder` after its first convolution, `features` `(h * w, C)`, to the picture `out` without margins.
 
-    The bias of its second convolution lies in that of the third. Fills what is in `out` of rows `4 * top` to `4 * bottom` of the padded picture. The weights before a pixel
-    shuffle are two, of the upper and the lower row; a group holds what lies side by side in a row.
+    Fills what is in `out` of rows `4 * top` to `4 * bottom` of the padded picture. The bias of its second
+    convolution lies in that of the third. The weights before a pixel shuffle are two, of the upper and the
+    lower row; a group holds what lies side by side in a row.
     """
     c, h, w = first_bias.size, rows.size // 4, columns.size // 4
     height, halved, quartered = 4 * h, c // 2, c // 4

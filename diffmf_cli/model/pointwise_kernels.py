@@ -97,14 +97,14 @@ def guide(own, guidance):
 
 @njit(void(_vector), **JIT)
 def leaky_relu(x):
-    """`x = LeakyReLU(x)` of slope 0.1."""
+    """LeakyReLU of slope 0.1 of all of `x`, in place."""
     for i in range(x.size):
         x[i] = max(x[i], x[i] * _F(0.1))
 
 
 @njit(void(_vector), **JIT)
 def sigmoid(x):
-    """`x = sigmoid(x)`."""
+    """The logistic function of all of `x`, in place."""
     for i in range(x.size):
         x[i] = _sigmoid(x[i])
 

@@ -1,7 +1,7 @@
-"""The selective scan inside the network: values become the result in place, delta exists for some tokens only.
+"""The selective scan inside the network: in place, and delta exists for a few tokens at a time.
 
 Importing this compiles what is not yet in numba's cache. A task works on `LANES` channels of one picture, as
-vectors in registers: see `diffmf_cli.scan.numba_kernels`, whose arithmetic this is.
+vectors in registers. The scan for everybody is `diffmf_cli.scan`.
 """
 
 import math
@@ -165,17 +165,19 @@ def _start(value, step, rate, weight):
 _tokens, _vector = float32[:, ::1], float32[::1]
 
 
-@njit(void(_tokens, _tokens, float32[:, :, ::1], _tokens, _vector, _vector, int64, int64, int64), **JIT)
-def scan_in_place(values, selected, delta_weight, A, D, delta_bias, h, w, block):
+_three = float32[:, :, ::1]
+
+
+@njit(void(_tokens, _tokens, _three, _tokens, _vector, _vector, int64, int64, int64, _three), **JIT)
+def scan_in_place(values, selected, delta_weight, A, D, delta_bias, h, w, block, tokens):
     """The selective scan of channels `LANES * block` on, whose `values` `(h * w, d)` become the result.
 
     `selected` `(h * w, ...)` starts with the rank of delta, B and C; `delta_weight` is `(d / LANES, rank,
-    LANES)`, `A` `(d, n)`.
+    LANES)`, `A` `(d, n)`. `tokens` `(h * w, 2, LANES)` is room for decay and input.
     """
     length, rank, kept, states = h * w, delta_weight.shape[1], selected.shape[1], A.shape[1]
     first, weight = block * LANES, delta_weight[block]
-    tokens, steps = np.empty((length, 2, LANES), np.float32), np.empty((CHUNK, LANES), np.float32)
-    B, C = np.empty(length, np.float32), np.empty(length, np.float32)
+    B, C, steps = np.empty(length, _F), np.empty(length, _F), np.empty((CHUNK, LANES), _F)
     flat_selected, flat_steps = selected.reshape(-1), steps.reshape(-1)
     factor = D[first : first + LANES].copy()
     rate, start = np.empty(LANES, np.float32), np.empty((2, LANES), np.float32)
