@@ -8,9 +8,17 @@ numba's cache. Features are tokens, `(h * w, C)`, float32; the widths of product
 import numpy as np
 from numba import boolean, float32, float64, int64, njit, void
 
-from diffmf_cli.model.pointwise_kernels import depthwise, depthwise_silu, gate, gelu, guide, norm
-from diffmf_cli.model.product_kernels import CHUNK, add_product, convolve, linear
-from diffmf_cli.scan.numba_kernels import JIT, softplus
+from diffmf_cli.model.pointwise_kernels import (
+    depthwise,
+    depthwise_silu,
+    depthwise_silu_lanes,
+    gate,
+    gelu,
+    guide,
+    norm,
+)
+from diffmf_cli.model.product_kernels import CHUNK, add_product, convolve, copy_lanes, linear
+from diffmf_cli.scan.numba_kernels import JIT, LANES, softplus
 
 _F = np.float32
 _COLUMNS = 262  # of a tile, and two of border: three of its rows fit into the second cache
@@ -31,15 +39,16 @@ def _project_row(tokens, start, piece, jump, step, w, left, count, scale, shift,
     Column c is token `start + c * step`, from column `piece` on `jump` tokens later.
     """
     x = np.empty((CHUNK, tokens.shape[1]), np.float32)
-    normed = np.empty_like(x)
+    normed, channels = np.empty_like(x), x.shape[1]
+    flat_tokens, flat_x = tokens.reshape(-1), x.reshape(-1)
     for i in range(0, count + 2, CHUNK):
         for j in range(CHUNK):
             c = min(max(left + i + j - 1, 0), w - 1)
             t = start + c * step
             if c >= piece:
                 t += jump
-            for k in range(x.shape[1]):
-                x[j, k] = tokens[t, k]
+            for k in range(0, channels, LANES):
+                copy_lanes(flat_tokens, t * channels + k, flat_x, j * channels + k)
         norm(x, scale, shift, normed)
         linear(normed, weight, bias, out[i : i + CHUNK])  # more than needed: whole chunks are faster
 
@@ -62,7 +71,7 @@ def _project_row(tokens, start, piece, jump, step, w, left, count, scale, shift,
         _tokens,
         _vector,
         _tokens,
-        _tokens,
+        _three,
         _tokens,
     ),
     **JIT,
@@ -89,10 +98,11 @@ def prepare(
 ):
     """`SS2D.prepare` of rows `top` to `bottom`, after LayerNorm: `values` and `selected`, in raster order.
 
-    `selected` holds the rank of delta, B and C. Token of row r and column c: `r * row`, then as in
-    `_project_row`.
+    `values` is `(d / LANES, h * w, LANES)`; `selected` holds the rank of delta, B and C. The token of row r
+    and column c is `r * row`, and then as in `_project_row`.
     """
-    nothing = np.zeros(select_weight.shape[1], np.float32)
+    kept, flat_selected = select_weight.shape[1], selected.reshape(-1)
+    nothing = np.zeros(kept, np.float32)
     ring = np.empty((3, _ROOM, in_weight.shape[1]), np.float32)
     for left in range(0, w, _COLUMNS):
         count = min(_COLUMNS, w - left)
@@ -118,8 +128,25 @@ def prepare(
             upper, middle, lower = ring[max(r - 1, 0) % 3], ring[r % 3], ring[min(r + 1, h - 1) % 3]
             for c in range(0, count, CHUNK):
                 n, p = min(CHUNK, count - c), r * w + left + c
-                depthwise_silu(upper, middle, lower, c + 1, conv_weight, conv_bias, values[p : p + n])
-                linear(values[p : p + n], select_weight, nothing, selected[p : p + n])
+                for block in range(values.shape[0]):
+                    column, lines = block * LANES, values[block, p : p + n]
+                    depthwise_silu_lanes(
+                        upper, middle, lower, c + 1, column, conv_weight, conv_bias, lines, 0
+                    )
+                    start, start_step = (nothing, 0) if block == 0 else (flat_selected, kept)
+                    add_product(
+                        lines.reshape(-1),
+                        0,
+                        LANES,
+                        select_weight[column : column + LANES],
+                        start,
+                        p * start_step,
+                        start_step,
+                        flat_selected,
+                        p * kept,
+                        kept,
+                        n,
+                    )
 
 
 @njit(
@@ -127,7 +154,7 @@ def prepare(
         _tokens,
         int64,
         int64,
-        _tokens,
+        _three,
         int64,
         int64,
         int64,
@@ -164,12 +191,19 @@ def _gated(
     gated,
 ):
     """`n` tokens as `x`, and their scanned values `y`, gated by them, as `gated`."""
+    c, d, length = x.shape[1], gated.shape[1], y.shape[1]
+    flat_tokens, flat_x, flat_y, flat_gated = (
+        tokens.reshape(-1),
+        x.reshape(-1),
+        y.reshape(-1),
+        gated.reshape(-1),
+    )
     for i in range(n):
-        p, q = x_first + i * x_step, y_first + i * y_step
-        for j in range(x.shape[1]):
-            x[i, j] = tokens[p, j]
-        for j in range(gated.shape[1]):
-            gated[i, j] = y[q, j]
+        p, q = (x_first + i * x_step) * c, (y_first + i * y_step) * LANES
+        for j in range(0, c, LANES):
+            copy_lanes(flat_tokens, p + j, flat_x, i * c + j)
+        for j in range(0, d, LANES):
+            copy_lanes(flat_y, j * length + q, flat_gated, i * d + j)
     norm(x[:n], norm_scale, norm_shift, normed[:n])
     linear(normed[:n], gate_weight, gate_bias, z[:n])
     gate(gated[:n], z[:n], y_scale, y_shift)
@@ -178,7 +212,7 @@ def _gated(
 @njit(
     void(
         _tokens,
-        _tokens,
+        _three,
         int64,
         int64,
         _vector,
@@ -219,7 +253,7 @@ def finish(
     narrow_bias,
 ):
     """What follows the scan in a `VSSBlock` with FFN, in place; gains lie in the weights."""
-    c, d, wide = tokens.shape[1], y.shape[1], widen.shape[1]
+    c, d, wide = tokens.shape[1], y.shape[0] * LANES, widen.shape[1]
     x, normed = np.empty((CHUNK, c), np.float32), np.empty((CHUNK, c), np.float32)
     z, gated = np.empty((CHUNK, d), np.float32), np.empty((CHUNK, d), np.float32)
     hidden = np.empty((CHUNK, wide), np.float32)
@@ -264,7 +298,7 @@ def finish(
         _tokens,
         int64,
         int64,
-        _tokens,
+        _three,
         int64,
         int64,
         int64,
@@ -313,7 +347,7 @@ def finish_into(
     Pixel p has token `x_first + p * x_step`; that of row r and column c has the scanned token
     `y_first + r * y_row + c * y_step`. Where `fresh`, `out` starts from `bias`.
     """
-    c, d, width = tokens.shape[1], y.shape[1], out.shape[1]
+    c, d, width = tokens.shape[1], y.shape[0] * LANES, out.shape[1]
     x, normed = np.empty((CHUNK, c), np.float32), np.empty((CHUNK, c), np.float32)
     z, gated = np.empty((CHUNK, d), np.float32), np.empty((CHUNK, d), np.float32)
     flat_x, flat_gated, flat_out = x.reshape(-1), gated.reshape(-1), out.reshape(-1)

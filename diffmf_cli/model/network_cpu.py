@@ -184,8 +184,8 @@ class _Scan:
     def run(
         self, tokens: np.ndarray, h: int, w: int, layout: tuple[int, int, int, int], room: _Room
     ) -> np.ndarray:
-        """The scan's result `(h * w, d)`, until the next; `layout` says where tokens lie, see `prepare`."""
-        values = room.take("values", h * w, len(self.D))
+        """The scan's result `(d / LANES, h * w, LANES)`, until the next; for `layout` see `prepare`."""
+        values = room.take("values", len(self.delta), h * w, LANES)
         selected = room.take("selected", h * w, self.prepare[-1].shape[1])
         _rows(
             lambda top, bottom: blocks.prepare(

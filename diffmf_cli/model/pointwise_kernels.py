@@ -121,6 +121,7 @@ def _depthwise(smooth: bool) -> Any:
         weight: Any,
         bias: Any,
         out: Any,
+        out_column: Any,
     ) -> Any:
         """`depthwise` of the channels from `column` on; what two windows share stays in registers."""
 
@@ -130,8 +131,9 @@ def _depthwise(smooth: bool) -> Any:
                 context.make_array(signature.args[i])(context, build, args[i]) for i in (0, 1, 2, 5, 6, 7)
             )
 
-            def place(array: Any, token: Any) -> Any:
-                return build.add(build.mul(token, build.extract_value(array.shape, 1)), args[4])
+            def place(array: Any, token: Any, column: Any = None) -> Any:
+                first = build.mul(token, build.extract_value(array.shape, 1))
+                return build.add(first, args[4] if column is None else column)
 
             def constant(value: int) -> Any:
                 return ir.Constant(args[3].type, value)
@@ -146,7 +148,7 @@ def _depthwise(smooth: bool) -> Any:
                 for k in range(3):
                     for x, w in zip((known[k], known[3 + k], new[k]), weights[3 * k :], strict=False):
                         total = lanes.fma(x, w, total)
-                lanes.store(lanes.silu(total) if smooth else total, out.data, place(out, i))
+                lanes.store(lanes.silu(total) if smooth else total, out.data, place(out, i, args[8]))
                 return [*known[3:], *new]
 
             tokens = (build.sub(args[3], constant(1)), args[3])
@@ -154,13 +156,13 @@ def _depthwise(smooth: bool) -> Any:
             loop(build, build.extract_value(out.shape, 0), entered, step)
             return context.get_dummy_value()
 
-        kinds = (upper, middle, lower, types.intp, types.intp, weight, bias, out)
+        kinds = (upper, middle, lower, types.intp, types.intp, weight, bias, out, types.intp)
         return types.void(*kinds), generate
 
     return convolved
 
 
-_plain, _smooth = _depthwise(False), _depthwise(True)
+_plain, depthwise_silu_lanes = _depthwise(False), _depthwise(True)
 
 
 @njit(void(_tokens, _tokens, _tokens, int64, _tokens, _vector, _tokens), **JIT)
@@ -170,11 +172,11 @@ def depthwise(upper, middle, lower, first, weight, bias, out):
     `out` is `(T, d)`, `weight` `(9, d)`, d a multiple of `LANES`; rows may have more channels.
     """
     for column in range(0, out.shape[1], LANES):
-        _plain(upper, middle, lower, first, column, weight, bias, out)
+        _plain(upper, middle, lower, first, column, weight, bias, out, column)
 
 
 @njit(void(_tokens, _tokens, _tokens, int64, _tokens, _vector, _tokens), **JIT)
 def depthwise_silu(upper, middle, lower, first, weight, bias, out):
     """SiLU of `depthwise`."""
     for column in range(0, out.shape[1], LANES):
-        _smooth(upper, middle, lower, first, column, weight, bias, out)
+        depthwise_silu_lanes(upper, middle, lower, first, column, weight, bias, out, column)

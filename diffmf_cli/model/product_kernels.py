@@ -130,6 +130,19 @@ def add_product(x, x_first, x_step, weight, start, start_first, start_step, out,
         column += vectors * LANES
 
 
+@intrinsic
+def copy_lanes(typing_context: Any, x: Any, x_first: Any, out: Any, out_first: Any) -> Any:
+    """`LANES` numbers of one flat array to another."""
+
+    def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
+        lanes = Lanes(build)
+        x, out = (context.make_array(signature.args[i])(context, build, args[i]) for i in (0, 2))
+        lanes.store(lanes.load(x.data, args[1]), out.data, args[3])
+        return context.get_dummy_value()
+
+    return types.void(x, types.intp, out, types.intp), generate
+
+
 @njit(void(_tokens, _tokens, _flat, _tokens), **JIT)
 def linear(x, weight, bias, out):
     """`out = x @ weight + bias` of tokens."""

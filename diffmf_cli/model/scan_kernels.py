@@ -19,7 +19,6 @@ from diffmf_cli.scan.numba_kernels import JIT, LANES, fetch
 _F = np.float32
 _LOG2E = _F(1.4426950408889634)
 _AHEAD = 6  # tokens that are asked for early, each in a row of its own: so long an outer cache takes
-_FAR = 12  # the same where tokens follow each other
 
 
 @intrinsic
@@ -29,9 +28,7 @@ def _enter(
     count: Any,
     token: Any,
     x: Any,
-    x_column: Any,
     values: Any,
-    column: Any,
     factor: Any,
     rate: Any,
     B: Any,
@@ -47,24 +44,18 @@ def _enter(
     def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
         lanes = Lanes(build)
         steps, x, values, factor, rate, B, C, states, tokens = (
-            context.make_array(signature.args[i])(context, build, args[i])
-            for i in (0, 3, 5, 7, 8, 9, 10, 11, 12)
+            context.make_array(signature.args[i])(context, build, args[i]) for i in (0, *range(3, 11))
         )
 
         def constant(value: int) -> Any:
             return ir.Constant(args[1].type, value)
 
-        def place(array: Any, token: Any, column: Any) -> Any:
-            return build.add(build.mul(token, build.extract_value(array.shape, 1)), column)
-
         factors, rates = (lanes.load(array.data, constant(0)) for array in (factor, rate))
 
         def step(i: Any, state: list[Any]) -> list[Any]:
             t = build.add(args[2], i)
-            own, at = place(values, t, args[6]), build.mul(t, constant(2 * LANES))
-            far = place(values, build.add(t, constant(_FAR)), args[6])
-            fetch(build, build.gep(values.data, [far]))
-            given, kept = lanes.load(x.data, place(x, t, args[4])), lanes.load(values.data, own)
+            own, at = build.mul(t, constant(LANES)), build.mul(t, constant(2 * LANES))
+            given, kept = lanes.load(x.data, own), lanes.load(values.data, own)
             dt = lanes.softplus(lanes.load(steps.data, build.mul(i, constant(LANES))))
             decay = lanes.exp2(lanes.mul(dt, rates))
             added = lanes.mul(dt, lanes.mul(lanes.everywhere(B.data, t), given))
@@ -80,7 +71,7 @@ def _enter(
         return context.get_dummy_value()
 
     integer = types.intp
-    kinds = (steps, integer, integer, x, integer, values, integer, factor, rate, B, C, states, tokens)
+    kinds = (steps, integer, integer, x, values, factor, rate, B, C, states, tokens)
     return types.void(*kinds), generate
 
 
@@ -90,7 +81,6 @@ def _walk(orders: int) -> Any:
         typing_context: Any,
         tokens: Any,
         values: Any,
-        column: Any,
         C: Any,
         states: Any,
         first: Any,
@@ -106,20 +96,19 @@ def _walk(orders: int) -> Any:
         def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
             lanes = Lanes(build)
             tokens, values, C, states = (
-                context.make_array(signature.args[i])(context, build, args[i]) for i in (0, 1, 3, 4)
+                context.make_array(signature.args[i])(context, build, args[i]) for i in range(4)
             )
 
             def constant(value: int) -> Any:
-                return ir.Constant(args[2].type, value)
+                return ir.Constant(args[4].type, value)
 
-            width = build.extract_value(values.shape, 1)
             last = build.sub(build.extract_value(values.shape, 0), constant(1))
-            ahead = build.mul(args[6], constant(_AHEAD))
+            ahead = build.mul(args[5], constant(_AHEAD))
             ways = range(2 - orders, 2)  # there, and back
 
             def move(i: Any, states: list[Any]) -> list[Any]:
                 after = []
-                p = build.add(args[5], build.mul(i, args[6]))
+                p = build.add(args[4], build.mul(i, args[5]))
                 for way, state in zip(ways, states, strict=True):
                     token = build.sub(last, p) if way else p
                     further = (build.sub if way else build.add)(token, ahead)
@@ -127,9 +116,9 @@ def _walk(orders: int) -> Any:
                     line = build.gep(tokens.data, [build.mul(further, constant(2 * LANES))])
                     fetch(build, line)
                     fetch(build, build.gep(line, [constant(LANES)]))
-                    fetch(build, build.gep(values.data, [build.add(build.mul(further, width), args[2])]))
+                    fetch(build, build.gep(values.data, [build.mul(further, constant(LANES))]))
                     at = build.mul(token, constant(2 * LANES))
-                    own = build.add(build.mul(token, width), args[2])
+                    own = build.mul(token, constant(LANES))
                     decay = lanes.load(tokens.data, at)
                     added = lanes.load(tokens.data, build.add(at, constant(LANES)))
                     after.append(lanes.fma(decay, state, added))
@@ -141,12 +130,12 @@ def _walk(orders: int) -> Any:
 
             places = [constant(way * LANES) for way in ways]
             entered = [lanes.load(states.data, place) for place in places]
-            for state, place in zip(loop(build, args[7], entered, move), places, strict=True):
+            for state, place in zip(loop(build, args[6], entered, move), places, strict=True):
                 lanes.store(state, states.data, place)
             return context.get_dummy_value()
 
         integer = types.intp
-        return types.void(tokens, values, integer, C, states, *[integer] * 3), generate
+        return types.void(tokens, values, C, states, *[integer] * 3), generate
 
     return walk
 
@@ -168,23 +157,24 @@ _tokens, _vector = float32[:, ::1], float32[::1]
 _three = float32[:, :, ::1]
 
 
-@njit(void(_tokens, _tokens, _three, _tokens, _vector, _vector, int64, int64, int64, _three), **JIT)
-def scan_in_place(values, selected, delta_weight, A, D, delta_bias, h, w, block, tokens):
-    """The selective scan of channels `LANES * block` on, whose `values` `(h * w, d)` become the result.
+@njit(void(_three, _tokens, _three, _tokens, _vector, _vector, int64, int64, int64, _three), **JIT)
+def scan_in_place(all_values, selected, delta_weight, A, D, delta_bias, h, w, block, tokens):
+    """The selective scan of channels `LANES * block` on, whose values become the result.
 
-    `selected` `(h * w, ...)` starts with the rank of delta, B and C; `delta_weight` is `(d / LANES, rank,
-    LANES)`, `A` `(d, n)`. `tokens` `(h * w, 2, LANES)` is room for decay and input.
+    Values are `(d / LANES, h * w, LANES)`: a block's lie side by side, or each would use up a line of the
+    cache for a part. `selected` `(h * w, ...)` starts with the rank of delta, B and C; `delta_weight` is
+    `(d / LANES, rank, LANES)`, `A` `(d, n)`. `tokens` `(h * w, 2, LANES)` is room for decay and input.
     """
     length, rank, kept, states = h * w, delta_weight.shape[1], selected.shape[1], A.shape[1]
-    first, weight = block * LANES, delta_weight[block]
+    first, weight, values = block * LANES, delta_weight[block], all_values[block]
     B, C, steps = np.empty(length, _F), np.empty(length, _F), np.empty((CHUNK, LANES), _F)
     flat_selected, flat_steps = selected.reshape(-1), steps.reshape(-1)
     factor = D[first : first + LANES].copy()
     rate, start = np.empty(LANES, np.float32), np.empty((2, LANES), np.float32)
     now = np.empty((2, LANES), np.float32)
-    x, x_column = values, first
+    x = values
     if states > 1:  # they read x again, after the result of the first has taken its place
-        x, x_column = values[:, first : first + LANES].copy(), 0
+        x = values.copy()
     for n in range(states):
         for p in range(length):
             B[p], C[p] = selected[p, rank + n], selected[p, rank + states + n]
@@ -192,7 +182,7 @@ def scan_in_place(values, selected, delta_weight, A, D, delta_bias, h, w, block,
             p = end * (length - 1)
             add_product(flat_selected, p * kept, kept, weight, delta_bias, first, 0, flat_steps, 0, LANES, 1)
             for j in range(LANES):
-                start[end, j] = _start(x[p, x_column + j], steps[0, j], A[first + j, n], B[p])
+                start[end, j] = _start(x[p, j], steps[0, j], A[first + j, n], B[p])
         for j in range(LANES):
             rate[j] = A[first + j, n] * _LOG2E
         now[:] = start
@@ -201,9 +191,9 @@ def scan_in_place(values, selected, delta_weight, A, D, delta_bias, h, w, block,
             add_product(
                 flat_selected, p * kept, kept, weight, delta_bias, first, 0, flat_steps, 0, LANES, count
             )
-            _enter(steps, count, p, x, x_column, values, first, factor, rate, B, C, now, tokens)
-        _walk_back(tokens, values, first, C, now, 0, 1, length)
+            _enter(steps, count, p, x, values, factor, rate, B, C, now, tokens)
+        _walk_back(tokens, values, C, now, 0, 1, length)
         now[:] = start
         for column in range(w):
-            _walk_both(tokens, values, first, C, now, column, w, h)
+            _walk_both(tokens, values, C, now, column, w, h)
         factor[:] = _F(1)

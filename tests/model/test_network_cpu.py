@@ -102,4 +102,3 @@ def test_training_and_other_types_go_the_plain_way(pictures, monkeypatch):
     with torch.autocast("cpu", torch.bfloat16):
         fuse(model, ir, vis)
     fuse(model, ir, vis, "torch")
-    fuse(model.double(), ir.double(), vis.double())
