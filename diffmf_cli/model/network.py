@@ -486,7 +486,7 @@ class DiffMF(nn.Module):
             vis: `(B, 1, H, W)` in [0, 1], luma.
             tile: if not 0, the full-resolution stages run in strips of about `tile` x `tile` pixels. They are
                 local and the strips overlap by their reach, so the result is the same; the state space part
-                always sees the whole picture.
+                always sees the whole picture. `network_cpu`, row by row anyway, needs none.
 
         Returns:
             `(B, 1, H, W)` in [0, 1], float32.
