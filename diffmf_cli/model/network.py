@@ -10,7 +10,6 @@ the stems and the decoder work on `(B, C, H, W)`.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -130,19 +129,10 @@ def _for_strips(work: Callable[[slice], None], x: Tensor) -> None:
     run(work, strips)
 
 
-def _kernels(x: Tensor) -> ModuleType | None:
-    """Kernels that fuse what lies between matrix products, for float32 inference on a CPU with numba."""
+def _by_kernels(x: Tensor) -> bool:
+    """Whether `network_cpu` can stand in for what is here: float32 inference on a CPU with numba."""
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    if torch.is_grad_enabled() or not plain or scan.choose(x.device) != "numba":
-        return None
-    from diffmf_cli.model import pointwise_kernels
-
-    return pointwise_kernels
-
-
-def _arrays(*tensors: Tensor) -> list[Any]:
-    """Contiguous tensors as the kernels take them: tokens as rows, sharing memory."""
-    return [t.detach().contiguous().numpy() for t in tensors]
+    return plain and not torch.is_grad_enabled() and scan.choose(x.device) == "numba"
 
 
 class SS2D(nn.Module):
@@ -179,32 +169,6 @@ class SS2D(nn.Module):
         x = F.silu(_last(self.conv, x)[:, above : x.shape[1] - below])
         rank, B, C = self.select(x).split([self.rank, self.d_state, self.d_state], -1)
         return [x, self.delta(rank), B, C]
-
-    def prepare_fused(
-        self, kernels: ModuleType, x: Tensor, above: int, below: int, out: list[Tensor]
-    ) -> None:
-        """`prepare` of a strip `(above + h + below, w, C)` into `out`, `(h, w, ...)` each."""
-        values, delta, B, C = out
-        h, w, _ = x.shape
-        projected = torch.mm(x.view(h * w, -1), self.in_proj.weight[: self.inner].t()).view(h, w, -1)
-        weight = self.conv.weight.view(self.inner, 9)
-        # The border is repeated, so a bias before the convolution is one after it.
-        assert self.conv.bias is not None
-        bias = torch.addcmul(self.conv.bias, self.in_proj.bias[: self.inner], weight.sum(1))
-        kernels.depthwise_silu(*_arrays(projected, weight.t(), bias), above, below, *_arrays(values))
-        selected = torch.mm(values.flatten(0, 1), self.select.weight.t())
-        rank, selected_B, selected_C = selected.split([self.rank, self.d_state, self.d_state], 1)
-        torch.mm(rank, self.delta.weight.t(), out=delta.flatten(0, 1))
-        B.flatten(0, 1).copy_(selected_B)
-        C.flatten(0, 1).copy_(selected_C)
-
-    def finish_fused(self, kernels: ModuleType, normed: Tensor, y: Tensor, gain: Tensor, x: Tensor) -> None:
-        """`x += gain * finish(normed, y)` of `(T, C)` and `y` `(T, d)`, which is overwritten."""
-        z = torch.mm(normed, self.in_proj.weight[self.inner :].t())
-        bias = self.in_proj.bias[self.inner :]
-        later = gain * self.out_proj.bias
-        kernels.gate(*_arrays(y, z, bias, self.norm.weight, self.norm.bias, x, later))
-        x.addmm_(y, (gain[:, None] * self.out_proj.weight).t())
 
     def scan(self, x: Tensor, delta: Tensor, B: Tensor, C: Tensor) -> Tensor:
         """The selective scan of what `prepare` gave: `(B, h, w, d)`; outside training in delta's place."""
@@ -249,9 +213,9 @@ class VSSBlock(nn.Module):
             self._overwrite(x[i : i + 1])
         return x
 
-    def _scanned(self, x: Tensor, kernels: ModuleType | None) -> Tensor:
+    def _scanned(self, x: Tensor) -> Tensor:
         """The scan's result `(1, h, w, d)` for one picture, strip by strip where it can."""
-        _, h, w, width = x.shape
+        _, h, w, _ = x.shape
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         sizes = (self.scan.inner, self.scan.inner, self.scan.d_state, self.scan.d_state)
@@ -259,53 +223,20 @@ class VSSBlock(nn.Module):
 
         def prepare(rows: slice) -> None:
             above, below = min(1, rows.start), min(1, h - rows.stop)
-            strip = x[:, rows.start - above : rows.stop + below]
-            parts = [t[:, rows] for t in inputs]
-            if kernels is None:
-                for whole, part in zip(
-                    parts, self.scan.prepare(self.norm_scan(strip), above, below), strict=True
-                ):
-                    whole.copy_(part)
-                return
-            normed = torch.empty_like(strip[0])
-            self._norm_fused(kernels, self.norm_scan, strip.view(-1, width), normed.view(-1, width))
-            self.scan.prepare_fused(kernels, normed, above, below, [t[0] for t in parts])
+            strip = self.norm_scan(x[:, rows.start - above : rows.stop + below])
+            for whole, part in zip(inputs, self.scan.prepare(strip, above, below), strict=True):
+                whole[:, rows] = part
 
         _for_strips(prepare, x)
         return self.scan.scan(*inputs)
 
     def _overwrite(self, x: Tensor) -> None:
-        width, kernels = x.shape[-1], _kernels(x)
-        y = self._scanned(x, kernels)
+        y = self._scanned(x)
 
         def finish(rows: slice) -> None:
-            if kernels is None:
-                x[:, rows] = self._finish(x[:, rows], y[:, rows])
-                return
-            tokens = x[:, rows].view(-1, width)
-            normed = torch.empty_like(tokens)
-            self._norm_fused(kernels, self.norm_scan, tokens, normed)
-            self.scan.finish_fused(kernels, normed, y[:, rows].view(-1, y.shape[-1]), self.gain_scan, tokens)
-            if self.ffn is not None:
-                norm, widen, _, narrow = self.ffn
-                assert isinstance(norm, nn.LayerNorm)
-                assert isinstance(widen, nn.Linear)
-                assert isinstance(narrow, nn.Linear)
-                self._norm_fused(kernels, norm, tokens, normed, self.gain_ffn * narrow.bias)
-                hidden = torch.mm(normed, widen.weight.t())
-                kernels.gelu(*_arrays(hidden, widen.bias))
-                tokens.addmm_(hidden, (self.gain_ffn[:, None] * narrow.weight).t())
+            x[:, rows] = self._finish(x[:, rows], y[:, rows])
 
         _for_strips(finish, x)
-
-    @staticmethod
-    def _norm_fused(
-        kernels: ModuleType, norm: nn.LayerNorm, x: Tensor, out: Tensor, later: Tensor | None = None
-    ) -> None:
-        if later is None:
-            kernels.norm(*_arrays(x, norm.weight, norm.bias, out))
-        else:
-            kernels.norm_and_add(*_arrays(x, norm.weight, norm.bias, later, out))
 
 
 class Stem(nn.Module):
@@ -360,14 +291,9 @@ class DifferenceGuidedExtraction(nn.Module):
 
         if torch.is_grad_enabled():
             return guided(own, difference)
-        kernels = _kernels(own)
 
         def strip(rows: slice) -> None:
-            for feature, between in zip(own[:, rows], difference[:, rows], strict=True):
-                if kernels is None:
-                    feature.copy_(guided(feature, between))
-                else:
-                    kernels.guide(*_arrays(feature.flatten(0, 1), linear(sign * between).flatten(0, 1)))
+            own[:, rows] = guided(own[:, rows], difference[:, rows])
 
         _for_strips(strip, own)
         return own
@@ -560,13 +486,17 @@ class DiffMF(nn.Module):
             vis: `(B, 1, H, W)` in [0, 1], luma.
             tile: if not 0, the full-resolution stages run in strips of about `tile` x `tile` pixels. They are
                 local and the strips overlap by their reach, so the result is the same; the state space part
-                always sees the whole picture.
+                always sees the whole picture. `network_cpu`, row by row anyway, needs none.
 
         Returns:
             `(B, 1, H, W)` in [0, 1], float32.
         """
+        if _by_kernels(ir):
+            from diffmf_cli.model import network_cpu
+
+            return network_cpu.fuse(self, ir, vis)
         h, w = ir.shape[-2:]
-        rows, columns = (_reflected(n, ir.device) for n in (h, w))
+        rows, columns = (reflected(n, ir.device) for n in (h, w))
         ir, vis = (t[:, :, rows][..., columns] for t in (ir, vis))
         fused = self.fuse_padded(ir, vis, tile)
         return fused[..., MARGIN : MARGIN + h, MARGIN : MARGIN + w].contiguous()
@@ -623,7 +553,7 @@ class DiffMF(nn.Module):
         return strip[:, :, top - 4 * start : bottom - 4 * start]
 
 
-def _reflected(n: int, device: torch.device) -> Tensor:
+def reflected(n: int, device: torch.device | str = "cpu") -> Tensor:
     """Indices that pad `n` pixels by reflection: a margin on both sides, then up to a multiple of 16.
 
     Reflection goes on, over and over, where the picture is smaller than its padding.

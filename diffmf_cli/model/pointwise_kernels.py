@@ -1,19 +1,24 @@
-"""What lies between the matrix products of the state space part, one pass each, compiled by numba.
+"""What lies between the matrix products, one pass each, compiled by numba.
 
 Importing this compiles what is not yet in numba's cache. Tokens are rows, `(T, C)`, float32.
 """
 
-import numpy as np
-from numba import float32, int32, njit, void
+from typing import Any
 
-from diffmf_cli.scan.numba_kernels import JIT, exp2, fma
+import numpy as np
+from llvmlite import ir
+from numba import float32, int64, njit, types, void
+from numba.extending import intrinsic
+
+from diffmf_cli.model.lanes import Lanes, loop
+from diffmf_cli.scan.numba_kernels import JIT, LANES, exp2, fma
 
 _F = np.float32
 _LOG2E = _F(1.4426950408889634)
 _EPSILON = _F(1e-5)  # of nn.LayerNorm
 # Sums only: nothing inlined here holds the rounding trick of `exp2`, and no store can alias.
 _SUM = {"fastmath": {"nnan", "ninf", "nsz", "reassoc", "contract"}, "error_model": "numpy"}
-_tokens, _vector, _map = float32[:, ::1], float32[::1], float32[:, :, ::1]
+_tokens, _vector = float32[:, ::1], float32[::1]
 
 
 @njit(**_SUM)
@@ -49,40 +54,26 @@ def norm(x, scale, shift, out):
             result[j] = fma((token[j] - mean) * inverse, scale[j], shift[j])
 
 
-@njit(void(_tokens, _vector, _vector, _vector, _tokens), **JIT)
-def norm_and_add(x, scale, shift, later, out):
-    """`out = LayerNorm(x)`, then `x += later`: a bias of what will be added to `x`."""
-    for p in range(x.shape[0]):
-        token, result = x[p], out[p]
-        mean = _mean(token)
-        inverse = _inverse_deviation(token, mean)
-        for j in range(token.size):
-            value = token[j]
-            result[j] = fma((value - mean) * inverse, scale[j], shift[j])
-            token[j] = value + later[j]
-
-
-@njit(void(_tokens, _tokens, _vector, _vector, _vector, _tokens, _vector), **JIT)
-def gate(y, z, bias, scale, shift, x, later):
-    """`y = LayerNorm(y) * SiLU(z + bias)`, and `x += later`."""
+@njit(void(_tokens, _tokens, _vector, _vector), **JIT)
+def gate(y, z, scale, shift):
+    """`y = LayerNorm(y) * SiLU(z)`; of as many channels as `scale` has, those after it stay."""
+    channels = scale.size
     for p in range(y.shape[0]):
-        token, gates, residual = y[p], z[p], x[p]
+        token, gates = y[p, :channels], z[p, :channels]
         mean = _mean(token)
         inverse = _inverse_deviation(token, mean)
-        for j in range(token.size):
-            g = gates[j] + bias[j]
+        for j in range(channels):
+            g = gates[j]
             token[j] = fma((token[j] - mean) * inverse, scale[j], shift[j]) * (g * _sigmoid(g))
-        for j in range(residual.size):
-            residual[j] += later[j]
 
 
-@njit(void(_tokens, _vector), **JIT)
-def gelu(x, bias):
-    """`x = GELU(x + bias)`, erf by Abramowitz & Stegun 7.1.26 to 2e-7."""
+@njit(void(_tokens), **JIT)
+def gelu(x):
+    """`x = GELU(x)`, erf by Abramowitz & Stegun 7.1.26 to 2e-7."""
     for p in range(x.shape[0]):
         token = x[p]
         for j in range(token.size):
-            value = token[j] + bias[j]
+            value = token[j]
             half = abs(value) * _F(0.7071067811865476)
             t = _F(1) / fma(half, _F(0.3275911), _F(1))
             q = _F(1.061405429)
@@ -104,31 +95,88 @@ def guide(own, guidance):
             token[j] = fma(_sigmoid(gates[j]), token[j] + rests[j], token[j])
 
 
-@njit(void(_map, _tokens, _vector, int32, int32, _map), **JIT)
-def depthwise_silu(x, weight, bias, above, below, out):
-    """SiLU of a depthwise 3x3 convolution that repeats the border; `x` `(h, w, d)`, `weight` `(9, d)`.
+@njit(void(_vector), **JIT)
+def leaky_relu(x):
+    """LeakyReLU of slope 0.1 of all of `x`, in place."""
+    for i in range(x.size):
+        x[i] = max(x[i], x[i] * _F(0.1))
 
-    The first `above` and the last `below` rows of `x` are border only.
+
+@njit(void(_vector), **JIT)
+def sigmoid(x):
+    """The logistic function of all of `x`, in place."""
+    for i in range(x.size):
+        x[i] = _sigmoid(x[i])
+
+
+def _depthwise(smooth: bool) -> Any:
+    @intrinsic
+    def convolved(
+        typing_context: Any,
+        upper: Any,
+        middle: Any,
+        lower: Any,
+        first: Any,
+        column: Any,
+        weight: Any,
+        bias: Any,
+        out: Any,
+        out_column: Any,
+    ) -> Any:
+        """`depthwise` of the channels from `column` on; what two windows share stays in registers."""
+
+        def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
+            lanes = Lanes(build)
+            *rows, weight, bias, out = (
+                context.make_array(signature.args[i])(context, build, args[i]) for i in (0, 1, 2, 5, 6, 7)
+            )
+
+            def place(array: Any, token: Any, column: Any = None) -> Any:
+                first = build.mul(token, build.extract_value(array.shape, 1))
+                return build.add(first, args[4] if column is None else column)
+
+            def constant(value: int) -> Any:
+                return ir.Constant(args[3].type, value)
+
+            weights = [lanes.load(weight.data, place(weight, constant(k))) for k in range(9)]
+            offset = lanes.load(bias.data, args[4])
+
+            def step(i: Any, known: list[Any]) -> list[Any]:
+                right = build.add(build.add(args[3], i), constant(1))
+                new = [lanes.load(row.data, place(row, right)) for row in rows]
+                total = offset
+                for k in range(3):
+                    for x, w in zip((known[k], known[3 + k], new[k]), weights[3 * k :], strict=False):
+                        total = lanes.fma(x, w, total)
+                lanes.store(lanes.silu(total) if smooth else total, out.data, place(out, i, args[8]))
+                return [*known[3:], *new]
+
+            tokens = (build.sub(args[3], constant(1)), args[3])
+            entered = [lanes.load(row.data, place(row, token)) for token in tokens for row in rows]
+            loop(build, build.extract_value(out.shape, 0), entered, step)
+            return context.get_dummy_value()
+
+        kinds = (upper, middle, lower, types.intp, types.intp, weight, bias, out, types.intp)
+        return types.void(*kinds), generate
+
+    return convolved
+
+
+_plain, depthwise_silu_lanes = _depthwise(False), _depthwise(True)
+
+
+@njit(void(_tokens, _tokens, _tokens, int64, _tokens, _vector, _tokens), **JIT)
+def depthwise(upper, middle, lower, first, weight, bias, out):
+    """A depthwise 3x3 convolution of three rows, around their tokens `first` and on.
+
+    `out` is `(T, d)`, `weight` `(9, d)`, d a multiple of `LANES`; rows may have more channels.
     """
-    h, w, d = x.shape
-    w0, w1, w2, w3, w4 = weight[0], weight[1], weight[2], weight[3], weight[4]
-    w5, w6, w7, w8 = weight[5], weight[6], weight[7], weight[8]
-    for r in range(above, h - below):
-        upper, middle, lower = x[max(r - 1, 0)], x[r], x[min(r + 1, h - 1)]
-        for c in range(w):
-            left, right = max(c - 1, 0), min(c + 1, w - 1)
-            x0, x1, x2 = upper[left], upper[c], upper[right]
-            x3, x4, x5 = middle[left], middle[c], middle[right]
-            x6, x7, x8 = lower[left], lower[c], lower[right]
-            result = out[r - above, c]
-            for j in range(d):
-                s = fma(x0[j], w0[j], bias[j])
-                s = fma(x1[j], w1[j], s)
-                s = fma(x2[j], w2[j], s)
-                t = x3[j] * w3[j]
-                t = fma(x4[j], w4[j], t)
-                t = fma(x5[j], w5[j], t)
-                s = fma(x6[j], w6[j], s)
-                s = fma(x7[j], w7[j], s)
-                s = fma(x8[j], w8[j], s) + t
-                result[j] = s * _sigmoid(s)
+    for column in range(0, out.shape[1], LANES):
+        _plain(upper, middle, lower, first, column, weight, bias, out, column)
+
+
+@njit(void(_tokens, _tokens, _tokens, int64, _tokens, _vector, _tokens), **JIT)
+def depthwise_silu(upper, middle, lower, first, weight, bias, out):
+    """SiLU of `depthwise`."""
+    for column in range(0, out.shape[1], LANES):
+        depthwise_silu_lanes(upper, middle, lower, first, column, weight, bias, out, column)

@@ -39,7 +39,7 @@ def fma(typing_context: Any, x: Any, y: Any, z: Any) -> Any:
     return types.float32(*[types.float32] * 3), lambda _c, build, _s, args: build.fma(*args)
 
 
-def _fetch(build: Any, pointer: Any) -> None:
+def fetch(build: Any, pointer: Any) -> None:
     """Asks for a cache line early; the hardware does not foresee strides of a picture's row."""
     byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
     kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
@@ -55,7 +55,7 @@ def _prefetch(typing_context: Any, array: Any, row: Any, column: Any) -> Any:
     def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
         view = context.make_array(signature.args[0])(context, build, args[0])
         width = build.extract_value(view.shape, 1)
-        _fetch(build, build.gep(view.data, [build.add(build.mul(args[1], width), args[2])]))
+        fetch(build, build.gep(view.data, [build.add(build.mul(args[1], width), args[2])]))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp), generate
@@ -106,7 +106,7 @@ def _walk(typing_context: Any, tokens: Any, states: Any, first: Any, step: Any, 
         for k, (token, further) in enumerate(((p, build.add(p, ahead)), (q, build.sub(q, ahead)))):
             for row in range(3):  # addresses outside of the array are harmless
                 line = vector(base, build.add(build.mul(further, constant(3)), constant(row)))
-                _fetch(build, line)
+                fetch(build, line)
             first = build.mul(token, constant(3))
             a, b, total = (vector(base, build.add(first, constant(row))) for row in range(3))
             product = build.fmul(build.load(a, align=4), states_now[k], flags=["contract"])
@@ -148,7 +148,7 @@ def exp2(x):
 
 
 @njit(inline="always", fastmath=_FASTMATH)
-def _softplus(x):
+def softplus(x):
     """max(x, 0) + log1p(exp(-|x|)), the logarithm as 2 atanh(z / (2 + z))."""
     z = exp2(-abs(x) * _LOG2E)
     s = z / (_F(2.0) + z)
@@ -205,7 +205,7 @@ def scan_task(x, delta, A, B, C, D, bias, starts, h, w, first, y):
             weight, decay, entered = B[p, n], tokens[p, 0], tokens[p, 1]
             value, step = x[p, first:last], delta[p, first:last]
             for j in range(lanes):
-                dt = _softplus(step[j] + offset[j])
+                dt = softplus(step[j] + offset[j])
                 decay[j] = exp2(dt * rate[j])
                 entered[j] = dt * weight * value[j]
             tokens[p, 2] = 0

@@ -1,0 +1,478 @@
+"""The whole network on a CPU, by kernels: what `network` says block by block, for float32 inference.
+
+The kernels work on some rows each, on threads of their own. Every pixel is computed by the same operations in
+the same order wherever the strips lie; only the sums of the channel exchange run over strips, of a size that
+does not depend on the machine. Weights are folded once: gains and layers that follow each other without
+anything between them become one.
+"""
+
+import math
+from collections.abc import Callable
+from threading import get_ident
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from diffmf_cli.model import block_kernels as blocks
+from diffmf_cli.model import picture_kernels as pictures
+from diffmf_cli.model.network import (
+    MARGIN,
+    ChannelExchange,
+    Decoder,
+    DifferenceGuidedExtraction,
+    DiffMF,
+    SpatialExchange,
+    Stem,
+    VSSBlock,
+    reflected,
+)
+from diffmf_cli.model.scan_kernels import scan_in_place
+from diffmf_cli.scan.numba_kernels import LANES
+from diffmf_cli.threads import on_threads
+
+_ROWS = 8  # of a strip at least: lower ones would compute their neighbours' rows too often
+_SUMMED_TOKENS = 2**12  # in a strip of sums
+
+_folded: WeakKeyDictionary[DiffMF, tuple[Any, "_Network"]] = WeakKeyDictionary()
+
+
+def fuse(network: DiffMF, ir: Tensor, vis: Tensor) -> Tensor:
+    """`DiffMF.forward` of float32 pictures `(B, 1, H, W)` on a CPU."""
+    folded = _fold(network)
+    fused = torch.empty(ir.shape)
+    for one, other, result in zip(ir[:, 0], vis[:, 0], fused[:, 0], strict=True):
+        folded.fuse(one.contiguous().numpy(), other.contiguous().numpy(), result.numpy())
+    return fused
+
+
+def _fold(network: DiffMF) -> "_Network":
+    """Weights as the kernels take them, folded again only after one has changed."""
+    parameters = list(network.parameters())
+    if any(p.is_inference() for p in parameters):  # nobody counts their versions
+        return _Network(network)
+    state = [(p.data_ptr(), p._version) for p in parameters]
+    known = _folded.get(network)
+    if known is None or known[0] != state:
+        known = _folded[network] = state, _Network(network)
+    return known[1]
+
+
+def _double(t: Tensor | None) -> np.ndarray:
+    assert t is not None
+    result: np.ndarray = t.detach().to("cpu", torch.float64).numpy()
+    return result
+
+
+def _float(array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array, np.float32)
+
+
+def _padded(array: np.ndarray, *axes: int) -> np.ndarray:
+    """With zeros after the end of the given axes, up to whole `LANES`."""
+    room = [(0, -n % LANES if axis in axes else 0) for axis, n in enumerate(array.shape)]
+    return _float(np.pad(array, room))
+
+
+def _windows(weight: np.ndarray, bias: np.ndarray, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """A 3x3 convolution `(outputs, inputs, 3, 3)` as `convolve` takes it, and its bias.
+
+    Few outputs would leave lanes idle: then a window spans as many pixels as fill whole `LANES`.
+    """
+    outputs, inputs = weight.shape[:2]
+    pixels = LANES // math.gcd(LANES, outputs)
+    windows = np.zeros((3, (pixels - 1) * stride + 3, inputs, pixels, outputs))
+    for i in range(pixels):
+        windows[:, i * stride : i * stride + 3, :, i] = weight.transpose(2, 3, 1, 0)
+    return _float(windows.reshape(3, -1, pixels * outputs)), _float(np.tile(bias, pixels))
+
+
+def _convolution(conv: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    assert isinstance(conv, nn.Conv2d)
+    return _windows(_double(conv.weight), _double(conv.bias), conv.stride[0])
+
+
+def _shuffled(conv: nn.Conv2d, added: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A convolution before a pixel shuffle by 2, as two: of the upper and the lower row.
+
+    Each of its inputs shall be larger by what is to be `added`: the border is repeated, so that is a bias.
+    """
+    weight = _double(conv.weight).reshape(-1, 2, 2, *conv.weight.shape[1:])
+    bias = _double(conv.bias).reshape(-1, 2, 2)
+    if added is not None:
+        bias = bias + weight.sum((-2, -1)) @ added
+    parts = [
+        _windows(weight[:, k].swapaxes(0, 1).reshape(-1, *weight.shape[3:]), bias[:, k].T.ravel())
+        for k in range(2)
+    ]
+    return np.stack([part[0] for part in parts]), np.stack([part[1] for part in parts])
+
+
+def _depthwise(conv: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    """Weight `(9, channels)` and bias."""
+    assert isinstance(conv, nn.Conv2d)
+    return _double(conv.weight).reshape(-1, 9).T, _double(conv.bias)
+
+
+def _norm(norm: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    assert isinstance(norm, nn.LayerNorm)
+    return _float(_double(norm.weight)), _float(_double(norm.bias))
+
+
+def _linear(linear: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    """Weight `(inputs, outputs)` and bias."""
+    assert isinstance(linear, nn.Linear)
+    return _double(linear.weight).T, _double(linear.bias)
+
+
+class _Room:
+    """Arrays that one scan after the other uses: new ones from the system would cost as much as filling them.
+
+    Numpy asks for large pages, without which a walk along columns waits for addresses.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: dict[Any, np.ndarray] = {}
+
+    def take(self, name: Any, *shape: int) -> np.ndarray:
+        """Contents are whatever was there."""
+        size = math.prod(shape)
+        if name not in self._arrays or self._arrays[name].size < size:
+            self._arrays.pop(name, None)  # before there is a larger one
+            self._arrays[name] = np.empty(size, np.float32)
+        return self._arrays[name][:size].reshape(shape)
+
+
+def _rows(work: Callable[[int, int], Any], h: int, lowest: int = _ROWS) -> None:
+    """Calls `work(top, bottom)` for strips of rows on all threads."""
+    count = max(1, min(2 * torch.get_num_threads(), h // lowest))
+    edges = [h * i // count for i in range(count + 1)]
+    on_threads(lambda i: work(edges[i], edges[i + 1]), range(count))
+
+
+class _Scan:
+    """A `VSSBlock`'s norm, and its `SS2D` up to the result of the scan."""
+
+    def __init__(self, block: VSSBlock) -> None:
+        ss2d = block.scan
+        inner = ss2d.inner
+        weight, bias = _linear(ss2d.in_proj)
+        conv, conv_bias = _depthwise(ss2d.conv)
+        self.norm = _norm(block.norm_scan)
+        self.prepare = (
+            *self.norm,
+            _padded(weight[:, :inner], 1),
+            _padded(bias[:inner], 0),
+            _padded(conv, 1),
+            _padded(conv_bias, 0),
+            _padded(_double(ss2d.select.weight).T, 0, 1),
+        )
+        delta = _padded(_double(ss2d.delta.weight).T, 1)
+        self.delta = _float(delta.reshape(ss2d.rank, -1, LANES).swapaxes(0, 1))
+        self.A = _padded(-np.exp(_double(ss2d.A_log)), 0)
+        self.A[inner:] = -1  # of channels that hold zeros: any rate
+        self.D = _padded(_double(ss2d.D), 0)
+        self.delta_bias = _padded(_double(ss2d.delta_bias), 0)
+        self.gate = (_padded(weight[:, inner:], 1), _padded(bias[inner:], 0), *_norm(ss2d.norm))
+        # In double precision, for those who fold them further.
+        gain = _double(block.gain_scan)
+        out, out_bias = _linear(ss2d.out_proj)
+        self.out, self.out_bias = np.pad(out * gain, [(0, -inner % LANES), (0, 0)]), out_bias * gain
+
+    def run(
+        self, tokens: np.ndarray, h: int, w: int, layout: tuple[int, int, int, int], room: _Room
+    ) -> np.ndarray:
+        """The scan's result `(d / LANES, h * w, LANES)`, until the next; for `layout` see `prepare`."""
+        values = room.take("values", len(self.delta), h * w, LANES)
+        selected = room.take("selected", h * w, self.prepare[-1].shape[1])
+        _rows(
+            lambda top, bottom: blocks.prepare(
+                tokens, h, w, *layout, top, bottom, *self.prepare, values, selected
+            ),
+            h,
+        )
+
+        def scan(block: int) -> None:
+            between = room.take(get_ident(), h * w, 2, LANES)
+            scan_in_place(values, selected, self.delta, self.A, self.D, self.delta_bias, h, w, block, between)
+
+        on_threads(scan, range(len(self.delta)))
+        return values
+
+
+class _Block:
+    """A `VSSBlock` with FFN."""
+
+    def __init__(self, block: VSSBlock) -> None:
+        assert block.ffn is not None
+        norm, widen, _, narrow = block.ffn
+        self.scan = _Scan(block)
+        widened, widened_bias = _linear(widen)
+        narrowed, narrowed_bias = _linear(narrow)
+        gain = _double(block.gain_ffn)
+        self.finish = (
+            *self.scan.norm,
+            *self.scan.gate,
+            _float(self.scan.out),
+            _float(self.scan.out_bias),
+            *_norm(norm),
+            _float(widened),
+            _float(widened_bias),
+            _float(narrowed * gain),
+            _float(narrowed_bias * gain),
+        )
+
+    def run(self, tokens: np.ndarray, h: int, w: int, room: _Room) -> None:
+        """In place."""
+        y = self.scan.run(tokens, h, w, (w, w, 0, 1), room)
+        _rows(lambda top, bottom: blocks.finish(tokens, y, top * w, bottom * w, *self.finish), h, 1)
+
+
+class _Stem:
+    def __init__(self, stem: Stem) -> None:
+        self.detail = _convolution(stem.full)
+        self.weights = (*self.detail, *_convolution(stem.to_half), *_convolution(stem.to_quarter))
+
+    def run(self, picture: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        h, w = len(rows) // 4, len(columns) // 4
+        out = np.empty((h * w, len(self.weights[-1])), np.float32)
+        _rows(lambda top, bottom: pictures.stem(picture, rows, columns, top, bottom, *self.weights, out), h)
+        return out
+
+
+class _Extraction:
+    """`DifferenceGuidedExtraction`, in place."""
+
+    def __init__(self, stage: nn.Module) -> None:
+        assert isinstance(stage, DifferenceGuidedExtraction)
+        self.ir, self.vis, self.shared = _Block(stage.ir), _Block(stage.vis), _Block(stage.shared)
+        self.conv = _convolution(stage.shared_conv)
+        self.spread = tuple(_float(t) for t in _depthwise(stage.spread))
+        (ir, ir_bias), (vis, vis_bias) = (_linear(stage.guide[m]) for m in ("ir", "vis"))
+        self.guide = _float(np.stack([ir, -vis])), _float(np.stack([ir_bias, vis_bias]))
+
+    def run(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int, room: _Room) -> None:
+        shared = []
+        for feature in (ir, vis):
+            out = np.empty_like(feature)
+            _rows(lambda *rows, x=feature, out=out: blocks.conv(x, h, w, *rows, *self.conv, out), h)
+            self.shared.run(out, h, w, room)
+            shared.append(out)
+        self.ir.run(ir, h, w, room)
+        self.vis.run(vis, h, w, room)
+        _rows(lambda *rows: blocks.guide_both(*shared, h, w, *rows, *self.spread, *self.guide, ir, vis), h)
+
+
+class _Channels:
+    """`ChannelExchange`."""
+
+    def __init__(self, exchange: ChannelExchange) -> None:
+        c, state = exchange.sizes[0], exchange.STATE
+        heads = exchange.sizes[-1]
+        both = ("ir", "vis")
+
+        def stacked(arrays: list[np.ndarray]) -> np.ndarray:
+            return _float(np.stack(arrays))
+
+        projections = [_linear(exchange.in_proj[m]) for m in both]
+        starts = np.cumsum([0, *exchange.sizes])
+        z, x, B, C, delta = (np.arange(*starts[i : i + 2]) for i in range(5))
+        convs = [_depthwise(exchange.conv[m]) for m in both]
+        norms = [_norm(exchange.norm[m]) for m in both]
+        self.norm = stacked([n[0] for n in norms]), stacked([n[1] for n in norms])
+
+        def part(columns: np.ndarray, mixed: np.ndarray) -> tuple[np.ndarray, ...]:
+            """Projections to some columns, of which `mixed` go through the convolution."""
+            weights = [_padded(w[:, columns], 1) for w, _ in projections]
+            biases = [_padded(b[columns], 0) for _, b in projections]
+            return (
+                stacked(weights),
+                stacked(biases),
+                stacked([w[:, mixed - c] for w, _ in convs]),
+                stacked([b[mixed - c] for _, b in convs]),
+            )
+
+        written, read = np.concatenate([x, B]), np.concatenate([x, C])
+        self.rate = stacked([np.exp(_double(exchange.rate_log[m])) for m in both])
+        self.sums = (*self.norm, *part(np.concatenate([written, delta]), written), self.rate)
+        self.read = (*self.norm, *part(read, read))
+        self.gate = (
+            stacked([w[:, z] for w, _ in projections]),
+            stacked([b[z] for _, b in projections]),
+        )
+        self.skip = stacked([np.repeat(_double(exchange.D[m]), exchange.HEAD) for m in both])
+        after = [_norm(exchange.norm_out[m]) for m in both]
+        self.norm_out = stacked([n[0] for n in after]), stacked([n[1] for n in after])
+        self.out = [_linear(exchange.out_proj[m]) for m in both]
+        self.omega = [_linear(exchange.omega[0]), _linear(exchange.omega[2])]
+        self.c, self.state, self.heads = c, state, heads
+
+    def run(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int) -> np.ndarray:
+        """Of both, token by token in turns: `(h * w * 2, C)`."""
+        c = self.c
+        step = max(1, _SUMMED_TOKENS // w)
+
+        def sums(top: int) -> tuple[np.ndarray, ...]:
+            kv, totals = np.zeros((2, c, self.state)), np.zeros((2, self.heads))
+            means, peaks = np.zeros((2, c)), np.full((2, c), -np.inf, np.float32)
+            rows = top, min(top + step, h)
+            blocks.channel_sums(ir, vis, h, w, *rows, *self.sums, kv, totals, means, peaks)
+            return kv, totals, means, peaks
+
+        parts = on_threads(sums, range(0, h, step))
+        kv, totals, means = (np.sum([part[i] for part in parts], 0) for i in range(3))
+        peaks = np.max([part[3] for part in parts], 0)
+        kv = kv / np.repeat(totals, c // self.heads, 1)[..., None]
+        pooled = np.concatenate([*(means / (h * w)), *peaks])
+        (first, first_bias), (second, second_bias) = self.omega
+        hidden = torch.nn.functional.gelu(torch.from_numpy(pooled @ first + first_bias)).numpy()
+        omega = 1 / (1 + np.exp(-(hidden @ second + second_bias))).reshape(2, 1, c)
+        weight = _float(np.stack([w for w, _ in self.out]) * 2 * omega)
+        bias = _float(np.stack([b for _, b in self.out]) * 2 * omega[:, 0])
+        both = np.empty((2 * h * w, c), np.float32)
+        _rows(
+            lambda *rows: blocks.channel_read(
+                ir,
+                vis,
+                h,
+                w,
+                *rows,
+                *self.read,
+                *self.gate,
+                _float(kv.swapaxes(1, 2)),
+                self.skip,
+                *self.norm_out,
+                weight,
+                bias,
+                both,
+            ),
+            h,
+        )
+        return both
+
+
+class _Space:
+    """`SpatialExchange` of one level and its share of the decoder's first convolution."""
+
+    def __init__(self, exchange: nn.Module, reduce: np.ndarray, bias: np.ndarray) -> None:
+        assert isinstance(exchange, SpatialExchange)
+        c = exchange.linear.out_features
+        weight, linear_bias = _linear(exchange.linear)
+        weight = weight @ reduce
+        self.bias = linear_bias @ reduce + bias
+        stacked, first, second, left, right = np.split(weight, np.cumsum([2 * c, c, c, c]))
+        self.scans = [_Scan(block) for block in (exchange.stack, exchange.column, exchange.row)]
+        self.finish = []
+        for scan, parts in zip(self.scans, ([stacked], [first, second], [left, right]), strict=True):
+            for part in parts:
+                self.bias = self.bias + scan.out_bias @ part
+                folded = _float(part), _float(scan.out @ part)
+                self.finish.append((*scan.norm, *scan.gate, *folded))
+        self.bias = _float(self.bias)
+
+    def run(self, both: np.ndarray, h: int, w: int, room: _Room) -> np.ndarray:
+        """`both` `(h * w * 2, C)` -> `(h * w, C)`."""
+        c = both.shape[1]
+        out = np.empty((h * w, len(self.bias)), np.float32)
+        stacked = both.reshape(h * w, 2 * c)
+
+        def finish(
+            k: int, tokens: np.ndarray, x: tuple[int, int], y: np.ndarray, layout: tuple[int, ...]
+        ) -> None:
+            _rows(
+                lambda *rows: blocks.finish_into(
+                    tokens, *x, y, *layout, w, *rows, *self.finish[k], self.bias, k == 0, out
+                ),
+                h,
+                1,
+            )
+
+        y = self.scans[0].run(stacked, h, w, (w, w, 0, 1), room)
+        finish(0, stacked, (0, 1), y, (0, w, 1))
+        y = self.scans[1].run(both, h, 2 * w, (2 * w, 2 * w, 0, 1), room)
+        for m in range(2):
+            finish(1 + m, both, (m, 2), y, (m, 2 * w, 2))
+        y = self.scans[2].run(both, h, 2 * w, (2 * w, w, 1 - 2 * w, 2), room)
+        for m in range(2):
+            finish(3 + m, both, (m, 2), y, (m * w, 2 * w, 1))
+        return out
+
+
+class _Network:
+    """`DiffMF` with folded weights."""
+
+    def __init__(self, network: DiffMF) -> None:
+        decoder: Decoder = network.decoder
+        second, second_bias = _convolution(decoder.residual[2])
+        c = network.config.width
+        self.stems = _Stem(network.stem_ir), _Stem(network.stem_vis)
+        self.extraction = [_Extraction(stage) for stage in network.extraction]
+        self.channels = _Channels(network.channel_exchange)
+        # The decoder's first convolution is of single pixels: it may go before the doubling.
+        shares = np.split(_double(decoder.reduce.weight)[:, :, 0, 0].T, 3)
+        biases = _double(decoder.reduce.bias), np.zeros(c), np.zeros(c)
+        self.levels = [
+            _Space(network.spatial_exchange[level], share, bias)
+            for level, share, bias in zip(("high", "middle", "low"), shares, biases, strict=True)
+        ]
+        merge, quartered = _double(decoder.merge.weight), c // 4
+        parts = [
+            _windows(merge[:, i : i + quartered], _double(decoder.merge.bias))
+            for i in range(0, 3 * quartered, quartered)
+        ]
+        self.decoder = (
+            *self.stems[0].detail,
+            *self.stems[1].detail,
+            *_convolution(decoder.residual[0]),
+            second,
+            *_shuffled(decoder.to_half, second_bias),
+            *_shuffled(decoder.to_full),
+            *(weight for weight, _ in parts),
+            parts[0][1],
+            *_convolution(decoder.out),
+        )
+
+    def fuse(self, ir: np.ndarray, vis: np.ndarray, out: np.ndarray) -> None:
+        """Two pictures `(H, W)` -> `out` `(H, W)`."""
+        rows, columns = (reflected(n).numpy() for n in ir.shape)
+        h, w = len(rows) // 4, len(columns) // 4
+        features = self.exchange(
+            self.stems[0].run(ir, rows, columns), self.stems[1].run(vis, rows, columns), h, w
+        )
+        _rows(
+            lambda *strip: pictures.decode(
+                features, ir, vis, rows, columns, MARGIN, *strip, *self.decoder, out
+            ),
+            h,
+        )
+
+    def exchange(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int) -> np.ndarray:
+        """The state space part, and the decoder's first convolution: `(h * w, C)`."""
+        room = _Room()
+        for stage in self.extraction:
+            stage.run(ir, vis, h, w, room)
+        both = self.channels.run(ir, vis, h, w)
+        del ir, vis
+        sizes = [(h >> k, w >> k) for k in range(3)]
+        levels = [both]
+        for height, width in sizes[1:]:
+            x = levels[-1].reshape(-1, 2 * both.shape[1])
+            half = np.empty((height * width, x.shape[1]), np.float32)
+            _rows(lambda *rows, x=x, width=width, out=half: blocks.halve(x, 2 * width, *rows, out), height, 1)
+            levels.append(half.reshape(-1, both.shape[1]))
+        result = None
+        for k in (2, 1, 0):
+            height, width = sizes[k]
+            smaller, result = result, self.levels[k].run(levels.pop(), height, width, room)
+            if smaller is not None:
+                _rows(
+                    lambda *rows, x=smaller, size=sizes[k + 1], out=result: blocks.add_doubled(
+                        x, *size, *rows, out
+                    ),
+                    height,
+                    1,
+                )
+        assert result is not None
+        return result

@@ -1,0 +1,104 @@
+"""The network by kernels against the same network by torch."""
+
+import copy
+
+import pytest
+import torch
+
+from diffmf_cli import scan
+from diffmf_cli.model.network import Config, DiffMF
+
+network_cpu = pytest.importorskip("diffmf_cli.model.network_cpu")
+
+
+def made(config):
+    """Random weights in which no bias and no gain is near zero."""
+    torch.manual_seed(0)
+    model = DiffMF(config).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "gain_" in name or "bias" in name:
+                parameter.normal_(0, 0.5)
+        model.decoder.out.weight *= 20
+    return model
+
+
+def fuse(model, ir, vis, backend="numba"):
+    with torch.inference_mode(), scan.using(backend):
+        return model(ir, vis)
+
+
+@pytest.mark.parametrize(
+    ("config", "size"),
+    [
+        (Config(width=32, extraction=1), (150, 210)),
+        (Config(width=16, d_state=3, expand=2), (150, 210)),
+        (Config(width=48, extraction=1, expand=1.3), (50, 70)),  # widths that fill no whole lanes
+        (Config(width=16, extraction=1), (20, 1500)),  # several tiles side by side
+        (Config(width=16), (1, 1)),
+    ],
+    ids=str,
+)
+def test_agrees_with_torch(pictures, config, size):
+    model = made(config)
+    ir, vis = pictures(*size, batch=2)
+    expected, got = fuse(model, ir, vis, "torch"), fuse(model, ir, vis)
+    assert size == (1, 1) or expected.std() > 0.005
+    assert 0 < (got - expected).abs().max() < 1e-5
+
+
+def test_shipped_widths_agree_with_float64(pictures, monkeypatch):
+    model = made(Config(width=64, extraction=1))
+    ir, vis = pictures(70, 90)
+    got = fuse(model, ir, vis)
+    double = copy.deepcopy(model).double()
+    monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
+    exact = fuse(double, ir.double(), vis.double())
+    assert exact.dtype == torch.float64
+    assert (exact - got.double()).abs().max() < 1e-5
+
+
+def test_does_not_depend_on_the_number_of_threads(network, pictures):
+    ir, vis = pictures(300, 200)
+    before, results = torch.get_num_threads(), []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            results.append(fuse(network, ir, vis))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("change", ["in place", "other storage", "loaded"])
+def test_folds_weights_again_after_a_change(pictures, change):
+    model, (ir, vis) = made(Config(width=16, extraction=1)), pictures(30, 40)
+    before = fuse(model, ir, vis)
+    assert torch.equal(fuse(model, ir, vis), before)
+    weight = model.decoder.out.weight
+    if change == "in place":
+        with torch.no_grad():
+            weight.mul_(0.5)
+    elif change == "other storage":
+        weight.data = weight.data * 0.5
+    else:
+        model.load_state_dict(model.state_dict() | {"decoder.out.weight": weight.detach() * 0.5})
+    after = fuse(model, ir, vis)
+    assert (after - before).abs().max() > 0.01
+    assert (after - fuse(model, ir, vis, "torch")).abs().max() < 1e-5
+
+
+def test_training_and_other_types_go_the_plain_way(pictures, monkeypatch):
+    model, (ir, vis) = made(Config(width=16, extraction=1)), pictures(30, 40)
+
+    def refuse(*_):
+        raise AssertionError("kernels")
+
+    monkeypatch.setattr(network_cpu, "fuse", refuse)
+    with pytest.raises(AssertionError, match="kernels"):
+        fuse(model, ir, vis)
+    assert model(ir, vis).requires_grad
+    with torch.autocast("cpu", torch.bfloat16):
+        fuse(model, ir, vis)
+    fuse(model, ir, vis, "torch")
