@@ -79,7 +79,14 @@ def estimate_pair(
     ir: np.ndarray, vis: np.ndarray, fov_ratio: float | None = None, ir_range: IntensityRange | None = None
 ) -> Estimate:
     """`estimate` for pictures as they are read; the arguments of `choose`."""
-    return estimate(_luma((ir_range or IntensityRange()).apply(ir)), _luma(to_unit(vis)), fov_ratio)
+    return estimate(*greys(ir, vis, ir_range), fov_ratio)
+
+
+def greys(
+    ir: np.ndarray, vis: np.ndarray, ir_range: IntensityRange | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """A pair as `estimate` takes it, `(H, W)` float32 in [0, 1] each; the arguments of `choose`."""
+    return _luma((ir_range or IntensityRange()).apply(ir)), _luma(to_unit(vis))
 
 
 def _luma(unit: np.ndarray) -> np.ndarray:
