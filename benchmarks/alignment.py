@@ -5,6 +5,7 @@ python benchmarks/alignment.py PAIRS --every 5 --parts warps fov
 
 warps   the infrared picture shifted, turned and scaled: corner error, pairs made worse, aligned pairs moved
 fov     a window cut out of it: whether its place is found
+other   the infrared picture of one scene with the visible one of another: how many are moved all the same
 rig     20 pairs with one warp: error of what `diffmf align` would write, against the warp alone, and together
         with what the other pairs of the set, which are not moved, are off in common
 """
@@ -102,6 +103,19 @@ def fields(pairs: list[Pair], seed: int, repeat: int) -> list[dict]:
             window = np.ascontiguousarray(ir[y : y + h, x : x + w])
             rows.append({"key": pair.key, "scale": scale, **measure(window, vis, truth)})
     return rows
+
+
+def others(pairs: list[Pair]) -> list[dict]:
+    """Each infrared picture with the visible one of half the set further on."""
+    half = len(pairs) // 2
+    return [
+        {
+            "key": one.key,
+            "moved": estimate_pair(read(one)[0], read(pairs[(i + half) % len(pairs)])[1]).transform
+            is not None,
+        }
+        for i, one in enumerate(pairs)
+    ]
 
 
 def rigs(pairs: list[Pair], seed: int, repeat: int) -> list[dict]:
@@ -230,9 +244,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("pairs", type=Path)
-    parser.add_argument(
-        "--parts", nargs="+", default=["warps", "fov", "rig"], choices=["warps", "fov", "rig"]
-    )
+    parts = ["warps", "fov", "other", "rig"]
+    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--every", type=int, default=1, help="use one pair in so many")
     parser.add_argument("--repeat", type=int, default=2, help="windows a pair; rigs are ten times as many")
     parser.add_argument("--seed", type=int, default=0)
@@ -248,6 +261,9 @@ def main() -> None:
         elif part == "fov":
             rows = fields(pairs, args.seed, args.repeat)
             show_fields(rows)
+        elif part == "other":
+            rows = others(pairs)
+            print(f"pairs of two scenes: {column(rows, 'moved').sum()} of {len(rows)} moved")
         else:
             rows = rigs(pairs, args.seed, 10 * args.repeat)
             show_rigs(rows)

@@ -80,8 +80,8 @@ def read_image(
 ) -> Image:
     """Reads a PNG, JPEG, TIFF, WebP or BMP picture by its content, whatever its extension says.
 
-    A FLIR radiometric JPEG gives its temperatures, not the picture that the camera rendered of them. DICOM
-    and NIfTI give one slice.
+    Radiometric JPEGs of FLIR and DJI give temperatures, not the picture that the camera rendered of them.
+    DICOM and NIfTI give one slice.
 
     EXIF orientation is applied. Integers of more or fewer bits than uint8 and uint16 hold, and float64,
     become float32. Of several pages or frames the first is read, with a note.
@@ -113,6 +113,11 @@ def read_image(
         if kind == "JPEG" and is_flir(data):
             celsius, visible = read_flir(data)
             return Image(celsius, None, name, unit="C", visible=visible)
+        told: tuple[str, ...] = ()
+        if kind == "JPEG" and dji.is_dji(data):
+            measured, told = dji.read_dji(data)
+            if measured is not None:
+                return Image(measured, None, name, unit="C")
         is_geotiff = kind == "TIFF" and not geotiff.TAGS.isdisjoint(_tiff_tags(data))
         if is_geotiff and geotiff.is_available():
             grid, mask, place, found = geotiff.read_geotiff(data)
@@ -135,9 +140,7 @@ def read_image(
     notes = (f"{name} holds more than one picture: the first is read",) if pages > 1 else ()
     if is_geotiff:
         notes = (*notes, f"{name} {geotiff.WITHOUT_RASTERIO}")
-    if kind == "JPEG" and dji.is_dji(data):
-        notes = (*notes, f"{name} {dji.NOTE}")
-    return _split(pixels, name, notes)
+    return _split(pixels, name, (*notes, *(f"{name} {note}" for note in told)))
 
 
 def _read_medical(data: bytes, name: str, slice_number: int | None) -> Image:
