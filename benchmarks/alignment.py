@@ -6,6 +6,7 @@ python benchmarks/alignment.py PAIRS --every 5 --parts warps fov
 warps   the infrared picture shifted, turned and scaled: corner error, pairs made worse, aligned pairs moved
 fov     a window cut out of it: whether its place is found
 other   the infrared picture of one scene with the visible one of another: how many are moved all the same
+time    seconds a pair at 640x480
 rig     20 pairs with one warp: error of what `diffmf align` would write, against the warp alone, and together
         with what the other pairs of the set, which are not moved, are off in common
 """
@@ -30,6 +31,7 @@ from diffmf_cli.images.read import read_image
 WARPS = {"small": (5, 0.6, 1.2), "medium": (16, 2, 4), "large": (40, 5, 10)}
 BORDERS = {"black": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}
 RIG = 400, 240
+VGA = 640, 480
 
 
 def random_warp(
@@ -107,15 +109,22 @@ def fields(pairs: list[Pair], seed: int, repeat: int) -> list[dict]:
 
 def others(pairs: list[Pair]) -> list[dict]:
     """Each infrared picture with the visible one of half the set further on."""
-    half = len(pairs) // 2
-    return [
-        {
-            "key": one.key,
-            "moved": estimate_pair(read(one)[0], read(pairs[(i + half) % len(pairs)])[1]).transform
-            is not None,
-        }
-        for i, one in enumerate(pairs)
-    ]
+    rows, half = [], len(pairs) // 2
+    for one, other in zip(pairs, pairs[half:] + pairs[:half], strict=True):
+        result = estimate_pair(read(one)[0], read(other)[1])
+        rows.append({"key": one.key, "moved": result.transform is not None})
+    return rows
+
+
+def times(pairs: list[Pair], seed: int) -> list[dict]:
+    """Forty pairs at 640x480, each under a large warp."""
+    rows = []
+    for index, pair in enumerate(pairs[:: max(1, len(pairs) // 40)][:40]):
+        ir, vis = (cv2.resize(pixels, VGA, interpolation=cv2.INTER_CUBIC) for pixels in read(pair))
+        warp = random_warp(np.random.default_rng((seed, index)), VGA, WARPS["large"])
+        moved = cv2.warpPerspective(ir, warp, VGA, borderMode=cv2.BORDER_REPLICATE)
+        rows.append({"key": pair.key, **measure(moved, vis, np.linalg.inv(warp))})
+    return rows
 
 
 def rigs(pairs: list[Pair], seed: int, repeat: int) -> list[dict]:
@@ -244,7 +253,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("pairs", type=Path)
-    parts = ["warps", "fov", "other", "rig"]
+    parts = ["warps", "fov", "other", "time", "rig"]
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--every", type=int, default=1, help="use one pair in so many")
     parser.add_argument("--repeat", type=int, default=2, help="windows a pair; rigs are ten times as many")
@@ -264,6 +273,9 @@ def main() -> None:
         elif part == "other":
             rows = others(pairs)
             print(f"pairs of two scenes: {column(rows, 'moved').sum()} of {len(rows)} moved")
+        elif part == "time":
+            rows = times(pairs, args.seed)
+            show_time(rows)
         else:
             rows = rigs(pairs, args.seed, 10 * args.repeat)
             show_rigs(rows)

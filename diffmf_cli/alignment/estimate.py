@@ -119,11 +119,14 @@ def estimate(ir: np.ndarray, vis: np.ndarray, fov_ratio: float | None = None) ->
         ):  # else it may only be the nearest that was tried
             ratios = 1.04 ** -np.arange(-1.0, 32)
             best = _better(best, _fit(ir, view, aspect, ratios, (0,), None, 0.1, 192), ir_size)
+    unclear = Estimate(None, "no place fits clearly better than others", None)
     if best.lead < _LEAST_LEAD or best.score < _LEAST_SCORE:
-        return Estimate(None, "no place fits clearly better than others", None)
+        return unclear
 
     fine = template(ir, aspect, FINE)
     matrix, score = _finer(fine, view, best)
+    if score < _LEAST_SCORE:  # what fits by chance fits less well when it is seen sharply
+        return unclear
     found = _with_perspective(fine, view, Transform(matrix, "affine", ir_size, vis_size, score))
     if as_is is not None:
         # Judged without perspective, which always finds something to bend.
