@@ -69,3 +69,16 @@ def test_one_fit_finds_a_perspective(scene_of, moved):
     rig = fit_together(Transform(TRUTH, "homography", SIZE, SIZE, 0.5), lambda: iter(pairs))
     assert corner_distance(TRUTH, tilted, SIZE) > 3
     assert corner_distance(rig.matrix, tilted, SIZE) < 0.4
+
+
+def test_a_pair_of_few_edges_has_a_say(scene_of, moved):
+    """Two pairs of one scene that disagree by 4 pixels, one of them blank but for a third of it."""
+    ir, vis = scene_of(2, SIZE)
+    other = np.array([[1, 0, 4], [0, 1, 0], [0, 0, 1]])
+    few = [np.full_like(picture, picture.mean()) for picture in (ir, vis)]
+    for blank, picture in zip(few, (ir, vis), strict=True):
+        blank[:, 160:320] = picture[:, 160:320]
+    pairs = [(ir, vis), (moved(few[0], np.linalg.inv(other)), few[1])]
+    rig = fit_together(Transform(np.eye(3), "affine", SIZE, SIZE, 0.5), lambda: iter(pairs))
+    middle = rig.matrix @ [240, 160, 1] - [240, 160, 1]
+    assert 0.4 < middle[0] < 3.6

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import diffmf_cli
+from diffmf_cli.images.range import IntensityRange
 
 nibabel = pytest.importorskip("nibabel")
 AFFINE = np.array([[-2, 0, 0, 90], [0, 2, 0, -100], [0, 0, 3, -40], [0, 0, 0, 1]], float)
@@ -51,6 +52,12 @@ def test_all_slices_share_one_range(cli, volumes, tiny_model, tmp_path):
     assert result.code == 0
     one = np.asarray(nibabel.load(out).dataobj)
     assert (one.shape, one.dtype) == ((32, 40, 5), np.uint8)
+    mri, ct = (volume[::-1, ::-1].transpose(2, 1, 0).astype(np.float32) for volume in volumes[1])
+    fuser = diffmf_cli.load_model(str(tiny_model), device="cpu")
+    span = IntensityRange("fixed", *IntensityRange().limits(mri))
+    window = IntensityRange("fixed", float(ct.min()), float(ct.max()))
+    expected = fuser.fuse(span.apply(mri)[3], window.apply(ct)[3], ir_range="0,1", dtype="uint8")
+    np.testing.assert_allclose(one[:, ::-1, 3].T.astype(int), expected, atol=1)
     result, out = run(cli, volumes, tiny_model, tmp_path, "--overwrite", "--depth", "8", "--slices", "all")
     np.testing.assert_array_equal(np.asarray(nibabel.load(out).dataobj), one)
 
