@@ -368,7 +368,8 @@ def _panel(
     unit = span.apply(ir.pixels)
     grey = luma(unit) if unit.ndim == 3 else unit
     if transform is not None:
-        placed = place(grey, transform, outside)
+        # Not blended: a soft border would look cold.
+        placed = place(grey, transform, "crop" if outside == "crop" else "blank")
         if outside == "crop":
             grey, vis = placed.ir, vis[placed.box]
         else:
