@@ -117,8 +117,8 @@ def volume(
         if not np.allclose(first.affine, second.affine, atol=0.1):
             log.warning(f"{mri} and {other} lie at different places by their headers: are they registered?")
         part = slice(start - 1, end)
-        # One range for all: each slice by itself would flicker.
-        low, high = IntensityRange.parse(ir_range).limits(first.slices[part])
+        # One range for all, as of one tall picture: each slice by itself would flicker.
+        low, high = IntensityRange.parse(ir_range).limits(np.concatenate(first.slices[part]))
         spans = IntensityRange("fixed", low, high), IntensityRange("fixed", *(limits or second.window))
         given, others = (span.apply(one.slices[part]) for span, one in zip(spans, volumes, strict=True))
 

@@ -13,8 +13,8 @@ AFFINE = np.array([[-2, 0, 0, 90], [0, 2, 0, -100], [0, 0, 3, -40], [0, 0, 0, 1]
 @pytest.fixture
 def volumes(tmp_path):
     random = np.random.default_rng(0)
-    mri = random.integers(0, 900, (32, 40, 5)).astype(np.int16)
-    ct = random.integers(-1000, 1000, (32, 40, 5)).astype(np.int16)
+    mri = random.integers(0, 900, (132, 40, 5)).astype(np.int16)
+    ct = random.integers(-1000, 1000, (132, 40, 5)).astype(np.int16)
     mri[:, :, 0] = ct[:, :, 0] = 0  # air above the head
     paths = tmp_path / "mri.nii.gz", tmp_path / "ct.nii.gz"
     for path, volume in zip(paths, (mri, ct), strict=True):
@@ -33,7 +33,7 @@ def test_slices_keep_their_place(cli, volumes, tiny_model, tmp_path):
     assert result.code == 0
     assert result.json["slices"] == [2, 4]
     written = nibabel.load(out)
-    assert written.shape == (32, 40, 3)
+    assert written.shape == (132, 40, 3)
     assert written.get_data_dtype() == np.uint16
     fuser = diffmf_cli.load_model(str(tiny_model), device="cpu")
     mri, ct = volumes[1]
@@ -44,17 +44,17 @@ def test_slices_keep_their_place(cli, volumes, tiny_model, tmp_path):
         shown = np.asarray(written.dataobj)[:, ::-1, index].T
         np.testing.assert_allclose(shown.astype(int), expected, atol=2)
     # The voxel at the left, back, and feet of slice 2, in millimetres.
-    np.testing.assert_allclose(written.affine @ [0, 0, 0, 1], AFFINE @ [31, 0, 1, 1])
+    np.testing.assert_allclose(written.affine @ [0, 0, 0, 1], AFFINE @ [131, 0, 1, 1])
 
 
 def test_all_slices_share_one_range(cli, volumes, tiny_model, tmp_path):
     result, out = run(cli, volumes, tiny_model, tmp_path, "--depth", "8")
     assert result.code == 0
     one = np.asarray(nibabel.load(out).dataobj)
-    assert (one.shape, one.dtype) == ((32, 40, 5), np.uint8)
+    assert (one.shape, one.dtype) == ((132, 40, 5), np.uint8)
     mri, ct = (volume[::-1, ::-1].transpose(2, 1, 0).astype(np.float32) for volume in volumes[1])
     fuser = diffmf_cli.load_model(str(tiny_model), device="cpu")
-    span = IntensityRange("fixed", *IntensityRange().limits(mri))
+    span = IntensityRange("fixed", *IntensityRange().limits(np.concatenate(mri)))
     window = IntensityRange("fixed", float(ct.min()), float(ct.max()))
     expected = fuser.fuse(span.apply(mri)[3], window.apply(ct)[3], ir_range="0,1", dtype="uint8")
     np.testing.assert_allclose(one[:, ::-1, 3].T.astype(int), expected, atol=1)
@@ -88,7 +88,7 @@ def test_files_that_are_no_such_volumes(cli, volumes, pair, tiny_model, tmp_path
     nibabel.save(nibabel.Nifti1Image(np.zeros((8, 8, 5), np.int16), AFFINE), small)
     result = cli("volume", mri, small, "-m", tiny_model, "-o", tmp_path / "out.nii")
     assert result.code == 2
-    assert "are of 32x40x5 and 8x8x5 voxels: resample one" in result.err
+    assert "are of 132x40x5 and 8x8x5 voxels: resample one" in result.err
     damaged = tmp_path / "damaged.nii.gz"
     damaged.write_bytes(mri.read_bytes()[:900])
     result = cli("volume", damaged, ct, "-m", tiny_model, "-o", tmp_path / "out.nii")
