@@ -90,6 +90,8 @@ def read_region(ir: Path, vis: Path, region: Region) -> tuple[Image, Image]:
     """
     found = []
     for path in (ir, vis):
+        if not path.is_file():
+            load(path)  # which says what is wrong with it
         try:
             found.append(read_place(path))
         except ImageError as error:

@@ -170,7 +170,9 @@ def _opened(source: bytes | Path) -> Iterator["DatasetReader"]:
             with rasterio.open(source, driver="GTiff") as dataset:
                 yield dataset
     except rasterio.errors.RasterioError as error:  # its words name a file in memory
-        raise ImageError("is a truncated or damaged GeoTIFF: copy or export it again") from error
+        known = isinstance(source, bytes)
+        what = "is a truncated or damaged GeoTIFF" if known else "is no GeoTIFF, or a damaged one"
+        raise ImageError(f"{what}: copy or export it again") from error
 
 
 def _window(region: Region) -> "Window":

@@ -152,6 +152,26 @@ def test_regions_that_are_none(cli, survey, tiny_model, region, says):
     assert says in result.err
 
 
+def test_regions_of_files_that_are_none(cli, survey, pair, tiny_model, tmp_path):
+    (ir, vis), _ = survey
+    half, plain = tmp_path / "half.tif", tmp_path / "plain.tif"
+    half.write_bytes(ir.read_bytes()[: ir.stat().st_size // 2])
+    cv2.imwrite(str(plain), np.zeros((9, 9), np.uint8))
+    for path, says in (
+        (half, "half.tif is no GeoTIFF, or a damaged one"),
+        (pair[0], "is no GeoTIFF, or a damaged one"),
+        (plain, "plain.tif has no place on Earth"),
+        (tmp_path / "no.tif", "no.tif does not exist"),
+        (tmp_path, "is a folder"),
+    ):
+        options = ("--align", "geo", "--region", "48,24,80,64", "-o", tmp_path / "out.tif")
+        result = cli("fuse", path, vis, "-m", tiny_model, *options)
+        assert result.code == 1
+        assert says in result.err
+        assert len(result.err.splitlines()) == 1
+        assert not (tmp_path / "out.tif").exists()
+
+
 def test_a_region_needs_coordinates(cli, survey, pair, tiny_model):
     result = cli("fuse", *survey[0], "-m", tiny_model, "--region", "0,0,9,9")
     assert result.code == 2
