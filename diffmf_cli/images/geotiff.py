@@ -27,7 +27,7 @@ WITHOUT_RASTERIO = (
 
 # GDAL's own words of what is wrong with a file; an exception says it as well.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
-warnings.filterwarnings("ignore", module=r"rasterio\.")  # about files with a system but no place
+warnings.filterwarnings("ignore", module=r"rasterio(\.|$)")  # about files without a place
 
 
 @dataclass(frozen=True)
