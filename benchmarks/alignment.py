@@ -5,7 +5,10 @@ python benchmarks/alignment.py PAIRS --every 5 --parts warps fov
 
 warps   the infrared picture shifted, turned and scaled: corner error, pairs made worse, aligned pairs moved
 fov     a window cut out of it: whether its place is found
-rig     20 pairs with one warp: error of what `diffmf align` would write
+other   the infrared picture of one scene with the visible one of another: how many are moved all the same
+time    seconds a pair at 640x480
+rig     20 pairs with one warp: error of what `diffmf align` would write, against the warp alone, and together
+        with what the other pairs of the set, which are not moved, are off in common
 """
 
 import argparse
@@ -16,9 +19,10 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from diffmf_cli.alignment.choice import estimate_pair
+from diffmf_cli.alignment.choice import estimate_pair, greys
 from diffmf_cli.alignment.geometry import corner_distance, resizing
-from diffmf_cli.alignment.rig import consensus
+from diffmf_cli.alignment.rig import consensus, fit_together
+from diffmf_cli.alignment.transform import Transform
 from diffmf_cli.images.opencv import cv2
 from diffmf_cli.images.pairs import Pair, pair_folders
 from diffmf_cli.images.read import read_image
@@ -27,6 +31,7 @@ from diffmf_cli.images.read import read_image
 WARPS = {"small": (5, 0.6, 1.2), "medium": (16, 2, 4), "large": (40, 5, 10)}
 BORDERS = {"black": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}
 RIG = 400, 240
+VGA = 640, 480
 
 
 def random_warp(
@@ -102,30 +107,76 @@ def fields(pairs: list[Pair], seed: int, repeat: int) -> list[dict]:
     return rows
 
 
+def others(pairs: list[Pair]) -> list[dict]:
+    """Each infrared picture with the visible one of half the set further on."""
+    rows, half = [], len(pairs) // 2
+    for one, other in zip(pairs, pairs[half:] + pairs[:half], strict=True):
+        result = estimate_pair(read(one)[0], read(other)[1])
+        rows.append({"key": one.key, "moved": result.transform is not None})
+    return rows
+
+
+def times(pairs: list[Pair], seed: int) -> list[dict]:
+    """Forty pairs at 640x480, each under a large warp."""
+    rows = []
+    for index, pair in enumerate(pairs[:: max(1, len(pairs) // 40)][:40]):
+        ir, vis = (cv2.resize(pixels, VGA, interpolation=cv2.INTER_CUBIC) for pixels in read(pair))
+        warp = random_warp(np.random.default_rng((seed, index)), VGA, WARPS["large"])
+        moved = cv2.warpPerspective(ir, warp, VGA, borderMode=cv2.BORDER_REPLICATE)
+        rows.append({"key": pair.key, **measure(moved, vis, np.linalg.inv(warp))})
+    return rows
+
+
 def rigs(pairs: list[Pair], seed: int, repeat: int) -> list[dict]:
-    """The consensus of 20 pairs, cut to one size and moved by one large warp."""
+    """The rig of 20 pairs, cut to one size and moved by one large warp."""
     large = [pair for pair in pairs if min(np.array(read(pair)[0].shape[1::-1]) - RIG) >= 40]
+    still = [greys(*cut_to_rig(*read(pair))) for pair in large]
     rows = []
     for index in range(repeat):
         rng = np.random.default_rng((seed, index))
         warp = random_warp(rng, RIG, WARPS["large"])
-        found = []
-        chosen = [large[i] for i in rng.permutation(len(large))[:20]]
-        for pair in chosen:
-            ir, vis = read(pair)
-            x, y = (ir.shape[1] - RIG[0]) // 2, (ir.shape[0] - RIG[1]) // 2
-            cut = np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]], np.float64)
-            moved = cv2.warpPerspective(ir, warp @ cut, RIG, borderMode=cv2.BORDER_REPLICATE)
-            vis = np.ascontiguousarray(vis[y : y + RIG[1], x : x + RIG[0]])
-            result = estimate_pair(moved, vis)
-            if result.found is not None:
-                found.append(result.found)
-        rig, agreeing = consensus(found)
+        order = rng.permutation(len(large))
+        moved = [cut_to_rig(*read(large[i]), warp) for i in order[:20]]
+        results = [(one, estimate_pair(*one).found) for one in moved]
+        aligned = [(one, found) for one, found in results if found is not None]
+        rig, members = consensus([found for _, found in aligned])
+        rig = fit_together(rig, lambda: (greys(*aligned[i][0]) for i in members))  # noqa: B023
         truth = np.linalg.inv(warp)
-        single = float(np.median([corner_distance(one.matrix, truth, RIG) for one in found]))
-        error = corner_distance(rig.matrix, truth, RIG)
-        rows.append({"pairs": len(chosen), "agreeing": agreeing, "error": error, "single": single})
+        common = set_offset([still[i] for i in order[20:]])
+        rows.append(
+            {
+                "pairs": len(moved),
+                "agreeing": len(members),
+                "error": corner_distance(rig.matrix, truth, RIG),
+                "error_common": corner_distance(rig.matrix, common @ truth, RIG),
+                "common": corner_distance(common, np.eye(3), RIG),
+                "single": float(np.median([corner_distance(one.matrix, truth, RIG) for _, one in aligned])),
+            }
+        )
+    both = [set_offset(still), set_offset([(vis, ir) for ir, vis in still])]
+    for what, matrix in zip(("infrared in visible", "visible in infrared"), both, strict=True):
+        off = corner_distance(matrix, np.eye(3), RIG)
+        print(
+            f"{len(still)} pairs as they are, {what}: scale {np.hypot(*matrix[:2, 0]):.4f}, {off:.2f} px off"
+        )
     return rows
+
+
+def cut_to_rig(
+    ir: np.ndarray, vis: np.ndarray, warp: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The middle of a pair; the infrared one is moved before it is cut."""
+    x, y = (ir.shape[1] - RIG[0]) // 2, (ir.shape[0] - RIG[1]) // 2
+    cut = np.array([[1, 0, -x], [0, 1, -y], [0, 0, 1]], np.float64)
+    moved = cv2.warpPerspective(
+        ir, (np.eye(3) if warp is None else warp) @ cut, RIG, borderMode=cv2.BORDER_REPLICATE
+    )
+    return moved, np.ascontiguousarray(vis[y : y + RIG[1], x : x + RIG[0]])
+
+
+def set_offset(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """What pairs that are called registered are off in common."""
+    return fit_together(Transform(np.eye(3), "affine", RIG, RIG, 0), lambda: pairs).matrix
 
 
 def column(rows: list[dict], name: str) -> np.ndarray:
@@ -174,11 +225,17 @@ def show_fields(rows: list[dict]) -> None:
 
 def show_rigs(rows: list[dict]) -> None:
     """Prints the figures of `rigs`."""
-    error = column(rows, "error")
-    print(
-        f"{len(rows)} rigs of 20 pairs: median error {np.median(error):.2f} px, worst {error.max():.2f}, "
-        f"{(error <= 1).mean():.0%} within 1 px; a single pair: {np.median(column(rows, 'single')):.2f}"
-    )
+    print(f"{len(rows)} rigs of 20 pairs; a single pair: {np.median(column(rows, 'single')):.2f} px")
+    for against, name in (
+        ("the warp", "error"),
+        ("the warp and the offset of the other pairs", "error_common"),
+    ):
+        error = column(rows, name)
+        print(
+            f"against {against}: median error {np.median(error):.2f} px, worst {error.max():.2f}, "
+            f"{(error <= 1).mean():.0%} within 1 px"
+        )
+    print(f"offset of the other pairs: median {np.median(column(rows, 'common')):.2f} px")
 
 
 def show_time(rows: list[dict]) -> None:
@@ -196,9 +253,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("pairs", type=Path)
-    parser.add_argument(
-        "--parts", nargs="+", default=["warps", "fov", "rig"], choices=["warps", "fov", "rig"]
-    )
+    parts = ["warps", "fov", "other", "time", "rig"]
+    parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--every", type=int, default=1, help="use one pair in so many")
     parser.add_argument("--repeat", type=int, default=2, help="windows a pair; rigs are ten times as many")
     parser.add_argument("--seed", type=int, default=0)
@@ -214,6 +270,12 @@ def main() -> None:
         elif part == "fov":
             rows = fields(pairs, args.seed, args.repeat)
             show_fields(rows)
+        elif part == "other":
+            rows = others(pairs)
+            print(f"pairs of two scenes: {column(rows, 'moved').sum()} of {len(rows)} moved")
+        elif part == "time":
+            rows = times(pairs, args.seed)
+            show_time(rows)
         else:
             rows = rigs(pairs, args.seed, 10 * args.repeat)
             show_rigs(rows)

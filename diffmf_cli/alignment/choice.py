@@ -11,14 +11,14 @@ from diffmf_cli.errors import UsageError
 from diffmf_cli.images import color
 from diffmf_cli.images.range import IntensityRange, to_unit
 
-NONE, AUTO = "none", "auto"
+NONE, AUTO, GEO = "none", "auto", "geo"
 
 
 def parse_align(align: str, fov_ratio: float | None = None) -> Transform | str:
     """Checks the value of `--align` before any picture is read.
 
     Args:
-        align: `none`, `auto`, or the path of a saved transform.
+        align: `none`, `auto`, `geo`, or the path of a saved transform.
         fov_ratio: value of `--fov-ratio`.
 
     Returns:
@@ -30,12 +30,12 @@ def parse_align(align: str, fov_ratio: float | None = None) -> Transform | str:
     check_ratio(fov_ratio)
     if fov_ratio is not None and align != AUTO:
         raise UsageError(f"--fov-ratio {fov_ratio:g} helps --align auto only: add that, or leave it out")
-    if align in (NONE, AUTO):
+    if align in (NONE, AUTO, GEO):
         return align
     path = Path(align)
     if not path.suffix and not path.exists():
-        guess = get_close_matches(align.lower(), (NONE, AUTO), n=1)
-        hint = f"did you mean '{guess[0]}'?" if guess else "use none, auto or a FILE.json"
+        guess = get_close_matches(align.lower(), (NONE, AUTO, GEO), n=1)
+        hint = f"did you mean '{guess[0]}'?" if guess else "use none, auto, geo or a FILE.json"
         raise UsageError(f"unknown alignment '{align}': {hint}")
     return read_transform(path)
 
@@ -63,13 +63,15 @@ def choose(
         The transform, or None for a pair that stays as it is; and then why, where it was to be estimated.
 
     Raises:
-        UsageError: A saved transform is for other sizes.
+        UsageError: A saved transform is for other sizes, or `geo` is asked of pictures without coordinates.
     """
     if isinstance(align, Transform):
         align.check_sizes(ir.shape[1::-1], vis.shape[1::-1], name)
         return align, ""
     if align == NONE:
         return None, ""
+    if align == GEO:  # whoever reads files makes a transform of it
+        raise UsageError("pixels alone have no place on Earth: --align geo is for GeoTIFFs in fuse and batch")
     result = estimate_pair(ir, vis, fov_ratio, ir_range)
     why = f"not aligned, IR and VIS are used as they are: {result.reason}" if result.reason else ""
     return result.transform, why
@@ -79,7 +81,14 @@ def estimate_pair(
     ir: np.ndarray, vis: np.ndarray, fov_ratio: float | None = None, ir_range: IntensityRange | None = None
 ) -> Estimate:
     """`estimate` for pictures as they are read; the arguments of `choose`."""
-    return estimate(_luma((ir_range or IntensityRange()).apply(ir)), _luma(to_unit(vis)), fov_ratio)
+    return estimate(*greys(ir, vis, ir_range), fov_ratio)
+
+
+def greys(
+    ir: np.ndarray, vis: np.ndarray, ir_range: IntensityRange | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """A pair as `estimate` takes it, `(H, W)` float32 in [0, 1] each; the arguments of `choose`."""
+    return _luma((ir_range or IntensityRange()).apply(ir)), _luma(to_unit(vis))
 
 
 def _luma(unit: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from diffmf_cli.alignment.geometry import corner_distance, project, resizing
+from diffmf_cli.alignment.pyramid import Pyramid
 from diffmf_cli.alignment.refine import (
     HOMOGRAPHY,
     SIMILARITY,
@@ -23,7 +24,7 @@ from diffmf_cli.images.resize import ASPECT_TOLERANCE
 
 SMALLEST_RATIO, LARGEST_RATIO = 0.1, 10.0
 _SMALLEST_SIDE = 32  # pixels, below which edges prove nothing
-_COARSE, _FINE = 240, 480  # pixels of the longer side of the infrared picture while it is fitted
+_COARSE, FINE = 240, 480  # pixels of the longer side of the infrared picture while it is fitted
 
 # What decides; tuned on RoadScene train by benchmarks/alignment.py, which docs/alignment.md explains.
 _SURE_LEAD = 0.25  # of the best place over the next other one, relative to its own correlation
@@ -71,6 +72,16 @@ def check_ratio(ratio: float | None) -> None:
         )
 
 
+def pixel_aspect(ir_size: tuple[int, int], vis_size: tuple[int, int]) -> float | None:
+    """Height of an infrared pixel over its width, those of the visible picture being square.
+
+    A picture that was resampled to nearly fit has pixels that are not square. None where the two differ so
+    much in shape that they cannot be meant to show the same view.
+    """
+    shape = ir_size[0] * vis_size[1] / (ir_size[1] * vis_size[0])
+    return shape if max(shape, 1 / shape) <= ASPECT_TOLERANCE else None
+
+
 def estimate(ir: np.ndarray, vis: np.ndarray, fov_ratio: float | None = None) -> Estimate:
     """Finds where an infrared picture lies in a visible one.
 
@@ -93,32 +104,33 @@ def estimate(ir: np.ndarray, vis: np.ndarray, fov_ratio: float | None = None) ->
     if ir.min() == ir.max() or vis.min() == vis.max():
         return Estimate(None, "a picture is constant", None)
     ir_size, vis_size = ir.shape[::-1], vis.shape[::-1]
-    shape = ir_size[0] * vis_size[1] / (ir_size[1] * vis_size[0])
-    alike = max(shape, 1 / shape) <= ASPECT_TOLERANCE
-    aspect = (
-        shape if alike else 1.0
-    )  # a picture that was resampled to nearly fit has pixels that are not square
-    as_is = resizing(ir_size, vis_size) if alike else None
+    aspect = pixel_aspect(ir_size, vis_size)
+    as_is = resizing(ir_size, vis_size) if aspect else None
+    aspect = aspect or 1.0
+    view = Pyramid(vis)
 
     if fov_ratio is not None:
-        best = _fit(ir, vis, aspect, fov_ratio * 1.03 ** np.arange(-3.0, 4), (-3, 0, 3), as_is, 0.2, 192)
+        best = _fit(ir, view, aspect, fov_ratio * 1.03 ** np.arange(-3.0, 4), (-3, 0, 3), as_is, 0.2, 192)
     else:
-        best = _fit(ir, vis, aspect, 1.035 ** np.arange(-3.0, 4), range(-6, 7, 2), as_is, 0.2, 128)
+        best = _fit(ir, view, aspect, 1.035 ** np.arange(-3.0, 4), range(-6, 7, 2), as_is, 0.2, 128)
         width = np.hypot(*best.matrix[:2, 0]) * ir_size[0] / vis_size[0]
         if (
             best.lead < _SURE_LEAD or not 0.93 < width < 1.08
         ):  # else it may only be the nearest that was tried
             ratios = 1.04 ** -np.arange(-1.0, 32)
-            best = _better(best, _fit(ir, vis, aspect, ratios, (0,), None, 0.1, 192), ir_size)
+            best = _better(best, _fit(ir, view, aspect, ratios, (0,), None, 0.1, 192), ir_size)
+    unclear = Estimate(None, "no place fits clearly better than others", None)
     if best.lead < _LEAST_LEAD or best.score < _LEAST_SCORE:
-        return Estimate(None, "no place fits clearly better than others", None)
+        return unclear
 
-    fine = template(ir, aspect, _FINE)
-    matrix, score = _finer(fine, vis, best)
-    found = _with_perspective(fine, vis, Transform(matrix, "affine", ir_size, vis_size, score))
+    fine = template(ir, aspect, FINE)
+    matrix, score = _finer(fine, view, best)
+    if score < _LEAST_SCORE:  # what fits by chance fits less well when it is seen sharply
+        return unclear
+    found = _with_perspective(fine, view, Transform(matrix, "affine", ir_size, vis_size, score))
     if as_is is not None:
         # Judged without perspective, which always finds something to bend.
-        gain = score - correlation(frame(fine, vis, as_is))[0]
+        gain = score - correlation(frame(fine, view, as_is))[0]
         moved = corner_distance(matrix, as_is, ir_size)
         if gain < _LEAST_GAIN or moved < _LEAST_MOVE * np.hypot(*vis_size):
             return Estimate(None, f"moving it by {moved:.1f} pixels is no clear gain", found)
@@ -140,7 +152,7 @@ def _reach(matrix: np.ndarray, size: tuple[int, int]) -> float:
 
 def _fit(
     ir: np.ndarray,
-    vis: np.ndarray,
+    vis: Pyramid,
     aspect: float,
     ratios: Sequence[float] | np.ndarray,
     degrees: Sequence[float],
@@ -158,7 +170,7 @@ def _fit(
     small = template(ir, aspect, _COARSE)
     parameters = SIMILARITY if len(degrees) > 1 else ZOOM
     for start in starts:
-        matrix = improve(frame(small, vis, start), parameters)
+        matrix = improve([frame(small, vis, start)], parameters)
         fits.append(Candidate(matrix, correlation(frame(small, vis, matrix))[0]))
     best = max(fits, key=lambda fit: fit.score)
     far = _reach(best.matrix, size)
@@ -167,22 +179,22 @@ def _fit(
     return _Fit(best.matrix, parameters, best.score, lead)
 
 
-def _finer(ir: Template, vis: np.ndarray, fit: _Fit) -> tuple[np.ndarray, float]:
+def _finer(ir: Template, vis: Pyramid, fit: _Fit) -> tuple[np.ndarray, float]:
     """Fits at the finer size; turns a place that was found upright only if that explains clearly more."""
-    matrix = improve(frame(ir, vis, fit.matrix), fit.parameters)
+    matrix = improve([frame(ir, vis, fit.matrix)], fit.parameters)
     view = frame(ir, vis, matrix)
     score = correlation(view)[0]
     if fit.parameters == ZOOM:
-        turned = improve(view, SIMILARITY)
+        turned = improve([view], SIMILARITY)
         better = correlation(frame(ir, vis, turned))[0]
         if better > score + _TURN_GAIN:
             return turned, better
     return matrix, score
 
 
-def _with_perspective(ir: Template, vis: np.ndarray, start: Transform) -> Transform:
+def _with_perspective(ir: Template, vis: Pyramid, start: Transform) -> Transform:
     """The homography beside a similarity, where it explains clearly more."""
-    matrix = improve(frame(ir, vis, start.matrix), HOMOGRAPHY)
+    matrix = improve([frame(ir, vis, start.matrix)], HOMOGRAPHY)
     score = correlation(frame(ir, vis, matrix))[0]
     if score < start.score + _PERSPECTIVE_GAIN:
         return start

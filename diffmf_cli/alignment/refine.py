@@ -1,11 +1,13 @@
 """From a rough place to an exact one: Gauss-Newton on the edge maps, in the frame of the infrared picture."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from diffmf_cli.alignment.edges import content, edges, turn
 from diffmf_cli.alignment.geometry import resizing
+from diffmf_cli.alignment.pyramid import Pyramid
 from diffmf_cli.images.opencv import cv2
 
 ZOOM, SIMILARITY, HOMOGRAPHY = 3, 4, 8  # parameters
@@ -60,12 +62,12 @@ def template(ir: np.ndarray, aspect: float, side: int) -> Template:
     return Template(edges(small, content(small)), resizing(size, (width, height)))
 
 
-def frame(ir: Template, vis: np.ndarray, matrix: np.ndarray) -> Frame:
+def frame(ir: Template, vis: Pyramid, matrix: np.ndarray) -> Frame:
     """Looks at both pictures on one grid.
 
     Args:
         ir: the infrared picture.
-        vis: `(H, W)` float32.
+        vis: the visible picture, float32.
         matrix: `(3, 3)`, infrared to visible pixels.
     """
     size = ir.edges.shape[1::-1]
@@ -73,7 +75,7 @@ def frame(ir: Template, vis: np.ndarray, matrix: np.ndarray) -> Frame:
     through = matrix @ ir.to_ir
     coarser = max(1.0, np.sqrt(abs(np.linalg.det(through[:2, :2]))))
     view = max(1, round(vis.shape[1] / coarser)), max(1, round(vis.shape[0] / coarser))
-    field = cv2.resize(vis, view, interpolation=cv2.INTER_AREA)
+    field = vis.resized(view)
     back = resizing(vis.shape[::-1], view) @ through
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     seen = cv2.warpPerspective(_valid(field), back, size, flags=flags) > 0.99
@@ -87,73 +89,111 @@ def _valid(picture: np.ndarray) -> np.ndarray:
     return np.ones(picture.shape, np.float32) if mask is None else mask
 
 
-def improve(view: Frame, parameters: int, steps: int = 10) -> np.ndarray:
+def improve(views: Iterable[Frame], parameters: int, steps: int = 10) -> np.ndarray:
     """Moves the visible edges onto the infrared ones.
 
-    Inverse compositional Gauss-Newton (Baker and Matthews, IJCV 2004). A point counts by how well the edges
-    there agree in direction, so that edges that only one camera sees do not pull.
+    Inverse compositional Gauss-Newton (Baker and Matthews, IJCV 2004). Several pairs of one rig share the
+    matrix; each has a say in it by how well its edges agree, not by how many it has.
 
     Args:
-        view: the pictures.
+        views: one pair, or several of one size and matrix.
         parameters: `ZOOM` (shift and scale), `SIMILARITY` or `HOMOGRAPHY`.
         steps: at most.
 
     Returns:
         The better matrix, `(3, 3)`, infrared to visible pixels.
     """
-    height, width = view.ir.shape[:2]
-    energy = cv2.transform(view.ir * view.ir, np.ones((1, 4), np.float32))
-    least = np.partition(energy, -_POINTS, axis=None)[-_POINTS] if energy.size > _POINTS else 0
-    rows, columns = np.nonzero(energy > least)
-    if len(rows) < parameters:
-        return view.matrix
-    target = view.ir[rows, columns]
-    # Coordinates of about one keep the equations well conditioned.
-    half = max(width, height) / 2
-    normal = np.array(
-        [[1 / half, 0, -(width - 1) / 2 / half], [0, 1 / half, -(height - 1) / 2 / half], [0, 0, 1]]
-    )
-    slopes = [
-        cv2.Sobel(view.ir, cv2.CV_32F, *order, scale=half / 8)[rows, columns] for order in ((1, 0), (0, 1))
-    ]
-    points = np.stack([columns, rows, np.ones_like(rows)]).astype(np.float32)
-    x, y = (normal[:2] @ points).astype(np.float32)
-    along_x, along_y = _basis(x, y, parameters)
-    squares = [(slopes[i] * slopes[j]).sum(1) for i, j in ((0, 0), (0, 1), (1, 1))]
-    strength = np.sqrt((target * target).sum(1))
+    points = [_Points(view, parameters) for view in views]
+    matrix, to_ir = points[0].matrix, points[0].to_ir
+    width, height = points[0].size
+    normal = _normalising(width, height)
     ends = np.array([[0, width - 1, 0, width - 1], [0, 0, height - 1, height - 1], [1, 1, 1, 1]], np.float64)
     warp = np.eye(3)
     for _ in range(steps):
-        there = warp.astype(np.float32) @ points
-        there = there[:2] / there[2:]
-        moved = cv2.remap(view.vis, there[0], there[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
-        angle = np.arctan2(warp[1, 0] - warp[0, 1], warp[0, 0] + warp[1, 1])
-        moved = turn(moved.reshape(-1, 4), -angle)
-        strength_there = np.sqrt((moved * moved).sum(1))
-        present = strength_there > 0
-        if not present.any():
-            return view.matrix
-        gain = np.linalg.norm(strength[present]) / np.linalg.norm(strength_there)
-        agreement = (target * moved).sum(1) / (strength * strength_there + 1e-9)
-        weight = np.maximum(agreement, 0) ** 2 * np.minimum(strength, strength_there)
-        difference = (gain * moved - target) * weight[:, None]
-        xx, xy, yy = ((square * weight)[:, None] for square in squares)
-        normal_matrix = along_x @ (xx * along_x.T + xy * along_y.T) + along_y @ (
-            xy * along_x.T + yy * along_y.T
-        )
-        pull = along_x @ (slopes[0] * difference).sum(1) + along_y @ (slopes[1] * difference).sum(1)
+        equations = [found for one in points if (found := one.equations(warp)) is not None]
+        if not equations:
+            return matrix
+        normal_matrix = sum((left for left, _ in equations), np.zeros((parameters, parameters)))
+        pull = sum((right for _, right in equations), np.zeros(parameters))
         damping = 1e-6 * np.trace(normal_matrix) + 1e-12
-        change = np.linalg.solve(normal_matrix.astype(np.float64) + damping * np.eye(parameters), pull)
+        change = np.linalg.solve(normal_matrix + damping * np.eye(parameters), pull)
         step = np.linalg.inv(normal) @ _matrix(change, parameters) @ normal
         if not np.isfinite(step).all() or abs(np.linalg.det(step)) < 1e-3:
-            return view.matrix
+            return matrix
         warp = warp @ np.linalg.inv(step)
         warp /= warp[2, 2]
         shifted = step @ ends
         if np.abs(shifted[:2] / shifted[2:] - ends[:2]).max() < _CONVERGED:
             break
-    matrix = view.matrix @ view.to_ir @ warp @ np.linalg.inv(view.to_ir)
+    matrix = matrix @ to_ir @ warp @ np.linalg.inv(to_ir)
     return matrix / matrix[2, 2]
+
+
+class _Points:
+    """The strongest infrared edges of a frame, and what they demand of a warp."""
+
+    def __init__(self, view: Frame, parameters: int) -> None:
+        self.matrix, self.to_ir, self._vis = view.matrix, view.to_ir, view.vis
+        height, width = view.ir.shape[:2]
+        self.size = width, height
+        energy = cv2.transform(view.ir * view.ir, np.ones((1, 4), np.float32))
+        least = np.partition(energy, -_POINTS, axis=None)[-_POINTS] if energy.size > _POINTS else 0
+        rows, columns = np.nonzero(energy > least)
+        self._enough = len(rows) >= parameters
+        self._target = view.ir[rows, columns]
+        self._strength = np.sqrt(_dot(self._target, self._target))
+        self._at = np.stack([columns, rows, np.ones_like(rows)]).astype(np.float32)
+        slope = (
+            max(width, height) / 2 / 8
+        )  # a Sobel is 8 times a derivative, which is taken by coordinates of 1
+        self._slopes = [
+            cv2.Sobel(view.ir, cv2.CV_32F, *order, scale=slope)[rows, columns] for order in ((1, 0), (0, 1))
+        ]
+        self._squares = [_dot(self._slopes[i], self._slopes[j]) for i, j in ((0, 0), (0, 1), (1, 1))]
+        x, y = (_normalising(width, height)[:2] @ self._at).astype(np.float32)
+        self._along = _basis(x, y, parameters)
+
+    def equations(self, warp: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Both sides of the normal equations at a warp of working pixels; None where nothing is seen.
+
+        A point counts by how well the edges there agree in direction, so that edges that only one camera
+        sees do not pull.
+        """
+        if not self._enough:
+            return None
+        there = warp.astype(np.float32) @ self._at
+        there = there[:2] / there[2:]
+        moved = cv2.remap(self._vis, there[0], there[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
+        angle = np.arctan2(warp[1, 0] - warp[0, 1], warp[0, 0] + warp[1, 1])
+        moved = turn(moved.reshape(-1, 4), -angle)
+        strength = np.sqrt(_dot(moved, moved))
+        present = strength > 0
+        if not present.any():
+            return None
+        gain = np.linalg.norm(self._strength[present]) / np.linalg.norm(strength)
+        agreement = _dot(self._target, moved) / (self._strength * strength + 1e-9)
+        both = np.minimum(self._strength, strength)
+        weight = np.maximum(agreement, 0) ** 2 * both / both.sum()
+        difference = gain * moved - self._target
+        along_x, along_y = self._along
+        xx, xy, yy = (square * weight for square in self._squares)
+        left = along_x @ (xx * along_x + xy * along_y).T + along_y @ (xy * along_x + yy * along_y).T
+        x, y = (_dot(slope, difference) * weight for slope in self._slopes)
+        return left.astype(np.float64), (along_x @ x + along_y @ y).astype(np.float64)
+
+
+def _normalising(width: int, height: int) -> np.ndarray:
+    """Working pixels to coordinates of about one, which keep the equations well conditioned."""
+    half = max(width, height) / 2
+    return np.array(
+        [[1 / half, 0, -(width - 1) / 2 / half], [0, 1 / half, -(height - 1) / 2 / half], [0, 0, 1]]
+    )
+
+
+def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Sums of products of two `(N, 4)`; NumPy's own `sum` is slow over so short an axis."""
+    result: np.ndarray = np.einsum("ij,ij->i", a, b)
+    return result
 
 
 def correlation(view: Frame) -> tuple[float, float]:

@@ -7,7 +7,10 @@ import numpy as np
 
 from diffmf_cli.alignment.edges import content, edges, turn
 from diffmf_cli.alignment.geometry import project, resizing, similarity
+from diffmf_cli.alignment.pyramid import Pyramid
 from diffmf_cli.images.opencv import cv2
+
+_SPARE = 1.4  # how much larger than needed a grid may be that spectra are kept for
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Candidate:
 
 def search(
     ir: np.ndarray,
-    vis: np.ndarray,
+    vis: Pyramid,
     ratios: Sequence[float],
     degrees: Sequence[float],
     *,
@@ -37,7 +40,7 @@ def search(
 
     Args:
         ir: `(H, W)` float32.
-        vis: `(H, W)` float32.
+        vis: the visible picture, float32.
         ratios: widths of the infrared view as shares of that of the visible one.
         degrees: turns.
         aspect: height of an infrared pixel over its width.
@@ -54,24 +57,35 @@ def search(
     template = edges(small, content(small))
     margin = round(beyond * size[0]), round(beyond * size[1])
     turned = [_rotated(template, angle) for angle in degrees]
+    energies = [float(np.vdot(rotated, rotated)) for rotated in turned]
+    spectra: list[list[np.ndarray]] = []
+    grid = (0, 0)
     found = []
-    for ratio in ratios:
+    for ratio in sorted(ratios):  # the largest view first: the spectra of the template serve all that fit
         scale = size[0] / (ratio * vis.shape[1])
         view = max(8, round(vis.shape[1] * scale)), max(8, round(vis.shape[0] * scale))
-        field = cv2.resize(vis, view, interpolation=cv2.INTER_AREA)
+        field = vis.resized(view)
         pad_x = max(margin[0], size[0] - view[0])
         pad_y = max(margin[1], size[1] - view[1])
         maps = cv2.copyMakeBorder(
             edges(field, content(field)), pad_y, pad_y, pad_x, pad_x, cv2.BORDER_CONSTANT
         )
-        for angle, rotated in zip(degrees, turned, strict=True):
-            scores = cv2.matchTemplate(maps, rotated, cv2.TM_CCORR_NORMED)
+        needed = cv2.getOptimalDFTSize(maps.shape[0]), cv2.getOptimalDFTSize(maps.shape[1])
+        fits = needed[0] <= grid[0] and needed[1] <= grid[1]
+        if not fits or grid[0] * grid[1] > _SPARE * needed[0] * needed[1]:
+            grid = needed
+            spectra = [_spectra(rotated, grid) for rotated in turned]
+        energy = _windows(maps, size)
+        least = 1e-6 * float(energy.max()) + 1e-12
+        norms = 1 / cv2.sqrt(np.maximum(energy, least))
+        seen = _spectra(maps, grid)
+        for angle, spectrum, own in zip(degrees, spectra, energies, strict=True):
+            scores = _correlate(seen, spectrum)[: norms.shape[0], : norms.shape[1]] * norms
             _, score, _, (x, y) = cv2.minMaxLoc(scores)
             middle = np.array([x - pad_x, y - pad_y]) + (np.array(size) - 1) / 2
             place = project(resizing(view, vis.shape[::-1]), middle[None])[0]
-            found.append(
-                Candidate(_matrix(ir.shape[::-1], place, angle, ratio * vis.shape[1] / width, aspect), score)
-            )
+            matrix = _matrix(ir.shape[::-1], place, angle, ratio * vis.shape[1] / width, aspect)
+            found.append(Candidate(matrix, score / own**0.5 if own > 0 else 0.0))
     return sorted(found, key=lambda candidate: -candidate.score)
 
 
@@ -96,6 +110,28 @@ def distinct(
         if len(kept) == count:
             break
     return kept
+
+
+def _spectra(maps: np.ndarray, grid: tuple[int, int]) -> list[np.ndarray]:
+    """Fourier transforms of edge maps `(h, w, 4)`, zeros around them, in OpenCV's packed form."""
+    padded = np.zeros((4, *grid), np.float32)
+    padded[:, : maps.shape[0], : maps.shape[1]] = maps.transpose(2, 0, 1)
+    return [cv2.dft(one) for one in padded]
+
+
+def _correlate(seen: list[np.ndarray], template: list[np.ndarray]) -> np.ndarray:
+    """Sum of products of the maps of the visible picture and the template at every shift."""
+    products = [cv2.mulSpectrums(a, b, 0, conjB=True) for a, b in zip(seen, template, strict=True)]
+    for product in products[1:]:
+        cv2.add(products[0], product, products[0])
+    return cv2.idft(products[0], flags=cv2.DFT_SCALE | cv2.DFT_REAL_OUTPUT)
+
+
+def _windows(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Sum of squares of the maps in the window of `(width, height)` that starts at each pixel."""
+    squares = cv2.transform(maps * maps, np.ones((1, 4), np.float32))
+    sums = cv2.boxFilter(squares, -1, size, anchor=(0, 0), normalize=False, borderType=cv2.BORDER_CONSTANT)
+    return sums[: maps.shape[0] - size[1] + 1, : maps.shape[1] - size[0] + 1]
 
 
 def _matrix(

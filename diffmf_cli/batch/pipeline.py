@@ -13,7 +13,8 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
-from diffmf_cli.alignment.choice import parse_align
+from diffmf_cli.alignment.choice import GEO, NONE, parse_align
+from diffmf_cli.alignment.coordinates import by_coordinates, differing_places
 from diffmf_cli.batch import locations
 from diffmf_cli.batch.job import Job, Outcome, Settings
 from diffmf_cli.errors import DiffmfError, UsageError
@@ -108,6 +109,8 @@ class Pipeline:
         sources = locations.source_of(job.ir), locations.source_of(job.vis)
         ir, vis = read_pair(*sources, (job.ir, job.vis), self._raw)
         item.notices += [*ir.notes, *vis.notes]
+        if self._align == NONE:
+            item.notices += differing_places(ir, vis)
         pixels = vis.pixels.shape[0] * vis.pixels.shape[1]
         if not self._room.take(pixels):
             return
@@ -121,7 +124,7 @@ class Pipeline:
             ir_range=self._span,
             stretch=settings.stretch,
             dtype=None if settings.depth == "auto" else f"uint{settings.depth}",
-            align=self._align,
+            align=by_coordinates(ir, vis) if self._align == GEO else self._align,
             outside=settings.outside,
             fov_ratio=settings.fov_ratio,
             names=(job.ir, job.vis),

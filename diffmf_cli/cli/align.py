@@ -62,9 +62,9 @@ def align(
     """Estimates each pair and writes what they agree on; the help text is `HELP`."""
     out.configure(json=json, quiet=quiet, verbose=verbose)
     with out.status("Reading folders") as doing:
-        from diffmf_cli.alignment.choice import estimate_pair
+        from diffmf_cli.alignment.choice import estimate_pair, greys
         from diffmf_cli.alignment.estimate import check_ratio
-        from diffmf_cli.alignment.rig import consensus
+        from diffmf_cli.alignment.rig import consensus, fit_together
         from diffmf_cli.images.pairs import pair_folders
         from diffmf_cli.images.range import IntensityRange
         from diffmf_cli.images.write import check_place, write_atomically
@@ -78,6 +78,7 @@ def align(
             raise UsageError(f"{ir} and {vis} hold {len(pairs)} pairs of equal names: at least 2 are needed")
         if len(pairs) > most:
             pairs = [pairs[i * len(pairs) // most] for i in range(most)]
+        aligned: list[Pair] = []
         found: list[Transform] = []
         sizes = None
         for number, pair in enumerate(pairs, 1):
@@ -98,11 +99,15 @@ def align(
             if result.found is None:
                 log.warning("left out: %s: %s", pair.key, result.reason)
             else:
+                aligned.append(pair)
                 found.append(result.found)
         if not found:
             raise DiffmfError(f"none of {len(pairs)} pairs could be aligned: give pairs with edges in both")
-        rig, agreeing = consensus(found)
-        write_atomically(output, rig.to_json(pairs=agreeing), overwrite)
+        rig, members = consensus(found)
+        doing(f"Fitting {len(members)} pairs together")
+        agreeing = [aligned[i] for i in members]
+        rig = fit_together(rig, lambda: (greys(*_read(pair, span), span) for pair in agreeing))
+        write_atomically(output, rig.to_json(pairs=len(agreeing)), overwrite)
     out.record(
         {
             "type": "alignment",
@@ -110,11 +115,11 @@ def align(
             **rig.facts(),
             "pairs": len(pairs),
             "found": len(found),
-            "agreeing": agreeing,
+            "agreeing": len(agreeing),
             "notices": out.notices,
         }
     )
-    out.talk(f"{output}: {agreeing} of {len(pairs)} pairs agree, {rig.model}, score {rig.score:.2f}")
+    out.talk(f"{output}: {len(agreeing)} of {len(pairs)} pairs agree, {rig.model}, score {rig.score:.2f}")
 
 
 def _read(pair: "Pair", span: "IntensityRange") -> tuple["np.ndarray", "np.ndarray"]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import diffmf_cli
-from diffmf_cli.cli import align, batch, errors, evaluate, fuse, info, publish, train, video, weights
+from diffmf_cli.cli import align, batch, errors, evaluate, fuse, info, publish, train, video, volume, weights
 from diffmf_cli.cli.output import out
 
 HELP = """
@@ -35,6 +35,7 @@ app = typer.Typer(
 )
 app.command("fuse", help=fuse.HELP)(fuse.fuse)
 app.command("video", help=video.HELP)(video.video)
+app.command("volume", help=volume.HELP)(volume.volume)
 app.command("batch", help=batch.HELP)(batch.batch)
 app.command("align", help=align.HELP)(align.align)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)

@@ -93,6 +93,15 @@ def fuse(
             panel="Pictures",
         ),
     ] = None,
+    region: Annotated[
+        str | None,
+        options.option(
+            "--region",
+            metavar="X,Y,W,H",
+            help="Only this part of a GeoTIFF VIS, in its pixels, without reading the rest.",
+            panel="Pictures",
+        ),
+    ] = None,
     stretch: options.StretchOption = False,
     align: options.AlignOption = "none",
     save_align: Annotated[
@@ -151,9 +160,10 @@ def fuse(
     # Every mistake that can be found without torch is found first: importing it alone takes seconds.
     with out.status("Reading pictures"), _timed(seconds, "read"):
         from diffmf_cli.alignment import choice
+        from diffmf_cli.alignment.coordinates import by_coordinates, differing_places
         from diffmf_cli.alignment.focal import fov_ratio as exif_ratio
         from diffmf_cli.alignment.outside import OUTSIDE, shown
-        from diffmf_cli.fusion.files import encode_fused, read_pair
+        from diffmf_cli.fusion.files import encode_fused, parse_region, read_pair, read_region
         from diffmf_cli.fusion.fuser import check_pair, check_settings
         from diffmf_cli.images import write
         from diffmf_cli.images.dicom import parse_window
@@ -177,6 +187,11 @@ def fuse(
         span = IntensityRange.parse(ir_range)
         layout = None if raw is None else RawLayout.parse(raw)
         limits = None if window is None else parse_window(window)
+        part = None if region is None else parse_region(region)
+        if part is not None and (asked != choice.GEO or alone or STREAM in (ir, vis)):
+            raise UsageError(
+                f"--region {region} is for two GeoTIFF files by their coordinates: add --align geo"
+            )
         check_choice("palette", palette, PALETTES)
         if palette != "gray" and panel is None:
             raise UsageError(f"--palette {palette} colours IR in the panel: add --panel FILE")
@@ -194,11 +209,17 @@ def fuse(
         check_task(model, find_weights(model), task)
         ir_source, vis_source = (_stdin() if name == STREAM else Path(name) for name in (ir, vis))
         names = ("stdin" if ir == STREAM else ir, "stdin" if vis == STREAM else vis)
-        ir_image, vis_image = read_pair(
-            ir_source, None if alone else vis_source, names, layout, slice, limits
-        )
+        if part is not None:
+            ir_image, vis_image = read_region(Path(ir), Path(vis), part)
+        else:
+            ir_image, vis_image = read_pair(
+                ir_source, None if alone else vis_source, names, layout, slice, limits
+            )
+        if asked == choice.GEO:
+            asked = by_coordinates(ir_image, vis_image)
         span.check_unit(ir_image.unit, names[0])
-        for note in (*ir_image.notes, *vis_image.notes):
+        ignored = differing_places(ir_image, vis_image) if asked == choice.NONE else ()
+        for note in (*ir_image.notes, *vis_image.notes, *ignored):
             log.warning(note)
         pixels = ir_image.pixels, vis_image.pixels
         check_pair(*pixels, stretch=stretch or align != "none", names=names)
@@ -347,7 +368,8 @@ def _panel(
     unit = span.apply(ir.pixels)
     grey = luma(unit) if unit.ndim == 3 else unit
     if transform is not None:
-        placed = place(grey, transform, outside)
+        # Not blended: a soft border would look cold.
+        placed = place(grey, transform, "crop" if outside == "crop" else "blank")
         if outside == "crop":
             grey, vis = placed.ir, vis[placed.box]
         else:

@@ -31,6 +31,7 @@ _PACKAGES = (
     "safetensors",
     "huggingface_hub",
     "flyr",
+    "dji-thermal-cli",
     "rasterio",
     "pydicom",
     "nibabel",

@@ -144,8 +144,8 @@ AlignOption = Annotated[
     str,
     option(
         "--align",
-        metavar="none|auto|FILE.json",
-        help="Move IR onto VIS: by itself, or as --save-align and `diffmf align` saved it.",
+        metavar="none|auto|geo|FILE.json",
+        help="Move IR onto VIS: by its pixels, by its coordinates (GeoTIFF), or as a file says.",
         panel=_PICTURE,
     ),
 ]

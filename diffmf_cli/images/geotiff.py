@@ -2,7 +2,10 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +15,9 @@ from diffmf_cli.images.range import from_unit, to_unit
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
+    from rasterio.windows import Window
+
+Region = tuple[int, int, int, int]  # left, top, width, height, in pixels
 
 # ModelPixelScale, ModelTiepoint, ModelTransformation, GeoKeyDirectory (OGC 19-008r4, section 7).
 TAGS = frozenset((33550, 33922, 34264, 34735))
@@ -21,7 +27,7 @@ WITHOUT_RASTERIO = (
 
 # GDAL's own words of what is wrong with a file; an exception says it as well.
 logging.getLogger("rasterio").addHandler(logging.NullHandler())
-warnings.filterwarnings("ignore", module=r"rasterio\.")  # about files with a system but no place
+warnings.filterwarnings("ignore", module=r"rasterio(\.|$)")  # about files without a place
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,11 @@ class Georeference:
         a, b, c, d, e, f = self.transform
         return replace(self, transform=(a, b, c + a * left + b * top, d, e, f + d * left + e * top))
 
+    def matrix(self) -> np.ndarray:
+        """`(3, 3)`: pixels, (0, 0) being the centre of the first, to the units of the system."""
+        a, b, c, d, e, f = self.transform
+        return np.array([[a, b, c + (a + b) / 2], [d, e, f + (d + e) / 2], [0, 0, 1]])
+
 
 def is_available() -> bool:
     """Whether rasterio is installed."""
@@ -52,14 +63,39 @@ def is_available() -> bool:
     return True
 
 
-def read_geotiff(data: bytes) -> tuple[np.ndarray, np.ndarray | None, Georeference, list[str]]:
+def reproject(points: np.ndarray, system: str, target: str) -> np.ndarray:
+    """Points `(N, 2)` from one coordinate system to another, both as WKT; infinite where it is undefined."""
+    from rasterio import CRS
+    from rasterio.warp import transform
+
+    moved = transform(CRS.from_wkt(system), CRS.from_wkt(target), points[:, 0], points[:, 1])
+    return np.stack(moved[:2], 1)
+
+
+def read_place(path: Path) -> tuple[Georeference, tuple[int, int]]:
+    """Where a GeoTIFF lies, and its width and height, without reading its pixels.
+
+    Raises:
+        ImageError: It cannot be read, does not say where it lies, or rasterio is not installed.
+    """
+    with _opened(path) as dataset:
+        place = _place(dataset)
+        if not place.crs and dataset.transform.is_identity:
+            raise ImageError("has no place on Earth: --region is for GeoTIFFs that have one")
+        return place, (dataset.width, dataset.height)
+
+
+def read_geotiff(
+    source: bytes | Path, region: Region | None = None
+) -> tuple[np.ndarray, np.ndarray | None, Georeference, list[str]]:
     """Reads a GeoTIFF as GDAL sees it.
 
     Pixels that the file calls invalid become transparent. Their values are the median of the valid ones,
     which leaves intensity ranges alone.
 
     Args:
-        data: The whole file.
+        source: A path, or the bytes of a file.
+        region: The part to read, which lies within the picture; all of it by default.
 
     Returns:
         `(H, W)` or `(H, W, 3)` uint8, uint16 or float32; `(H, W)` alpha of that type or None where all is
@@ -68,17 +104,15 @@ def read_geotiff(data: bytes) -> tuple[np.ndarray, np.ndarray | None, Georeferen
     Raises:
         ImageError: It has bands that are no picture, or no valid pixel. The message lacks the file's name.
     """
-    import rasterio
-
-    try:
-        with rasterio.MemoryFile(data) as file, file.open() as dataset:
-            pixels, notes = _bands(dataset)
-            alpha = _alpha(dataset, pixels.dtype)
-            place = Georeference(dataset.crs.to_wkt() if dataset.crs else "", tuple(dataset.transform)[:6])
-            if dataset.gcps[0]:
-                notes.append("is placed by ground control points, which are not kept")
-    except rasterio.errors.RasterioError as error:  # its words name a file in memory
-        raise ImageError("is a truncated or damaged GeoTIFF: copy or export it again") from error
+    with _opened(source) as dataset:
+        window = None if region is None else _window(region)
+        pixels, notes = _bands(dataset, window)
+        alpha = _alpha(dataset, pixels.dtype, window)
+        place = _place(dataset)
+        if region is not None:
+            place = place.moved(region[1], region[0])
+        if dataset.gcps[0]:
+            notes.append("is placed by ground control points, which are not kept")
     if pixels.dtype.kind == "f":
         alpha[~np.isfinite(pixels if pixels.ndim == 2 else pixels.sum(2))] = 0
     valid = alpha > 0
@@ -122,7 +156,36 @@ def encode_geotiff(pixels: np.ndarray, alpha: np.ndarray | None, place: Georefer
         return content
 
 
-def _bands(dataset: "DatasetReader") -> tuple[np.ndarray, list[str]]:
+@contextmanager
+def _opened(source: bytes | Path) -> Iterator["DatasetReader"]:
+    try:
+        import rasterio
+    except ModuleNotFoundError:
+        raise ImageError("is read in parts by the extra `geo` only: pip install 'diffmf[geo]'") from None
+    try:
+        if isinstance(source, bytes):
+            with rasterio.MemoryFile(source) as file, file.open() as dataset:
+                yield dataset
+        else:
+            with rasterio.open(source, driver="GTiff") as dataset:
+                yield dataset
+    except rasterio.errors.RasterioError as error:  # its words name a file in memory
+        known = isinstance(source, bytes)
+        what = "is a truncated or damaged GeoTIFF" if known else "is no GeoTIFF, or a damaged one"
+        raise ImageError(f"{what}: copy or export it again") from error
+
+
+def _window(region: Region) -> "Window":
+    from rasterio.windows import Window
+
+    return Window(*region)
+
+
+def _place(dataset: "DatasetReader") -> Georeference:
+    return Georeference(dataset.crs.to_wkt() if dataset.crs else "", tuple(dataset.transform)[:6])
+
+
+def _bands(dataset: "DatasetReader", window: "Window | None") -> tuple[np.ndarray, list[str]]:
     """Grey or RGB of the bands, without alpha."""
     from rasterio.enums import ColorInterp
 
@@ -138,7 +201,7 @@ def _bands(dataset: "DatasetReader") -> tuple[np.ndarray, list[str]]:
         raise ImageError(f"is a GeoTIFF of {len(shown)} bands: save the one or three to be used")
     if "complex" in dataset.dtypes[0]:
         raise ImageError(f"is a GeoTIFF of {dataset.dtypes[0]} values: save their magnitude")
-    bands = dataset.read(shown)
+    bands = dataset.read(shown, window=window)
     if meanings[0] == ColorInterp.palette:
         table = dataset.colormap(1)
         colours = np.zeros((max(table) + 1, 3), np.uint8)
@@ -150,13 +213,13 @@ def _bands(dataset: "DatasetReader") -> tuple[np.ndarray, list[str]]:
     return (bands[0] if len(bands) == 1 else np.ascontiguousarray(np.moveaxis(bands, 0, 2))), notes
 
 
-def _alpha(dataset: "DatasetReader", dtype: np.dtype) -> np.ndarray:
+def _alpha(dataset: "DatasetReader", dtype: np.dtype, window: "Window | None") -> np.ndarray:
     """`(H, W)`: its alpha band where it has one, else opaque where GDAL calls pixels valid."""
     from rasterio.enums import ColorInterp
 
     if ColorInterp.alpha not in dataset.colorinterp:
-        return from_unit((dataset.dataset_mask() > 0).astype(np.float32), dtype)
-    alpha: np.ndarray = dataset.read(dataset.colorinterp.index(ColorInterp.alpha) + 1)
+        return from_unit((dataset.dataset_mask(window=window) > 0).astype(np.float32), dtype)
+    alpha: np.ndarray = dataset.read(dataset.colorinterp.index(ColorInterp.alpha) + 1, window=window)
     # White is not told by types of which pictures use a part.
     return (
         alpha

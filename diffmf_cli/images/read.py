@@ -77,11 +77,12 @@ def read_image(
     name: str | None = None,
     raw: RawLayout | None = None,
     slice_number: int | None = None,
+    region: geotiff.Region | None = None,
 ) -> Image:
     """Reads a PNG, JPEG, TIFF, WebP or BMP picture by its content, whatever its extension says.
 
-    A FLIR radiometric JPEG gives its temperatures, not the picture that the camera rendered of them. DICOM
-    and NIfTI give one slice.
+    Radiometric JPEGs of FLIR and DJI give temperatures, not the picture that the camera rendered of them.
+    DICOM and NIfTI give one slice.
 
     EXIF orientation is applied. Integers of more or fewer bits than uint8 and uint16 hold, and float64,
     become float32. Of several pages or frames the first is read, with a note.
@@ -91,6 +92,7 @@ def read_image(
         name: What messages call the picture; the path, or `stdin` for bytes, by default.
         raw: How the pixels of a file without a header lie; without it, files have headers.
         slice_number: Which slice of a medical volume, from 1 on; the middle one by default.
+        region: Which part of a GeoTIFF at a path; all of it by default.
 
     Returns:
         The picture, with the depth of the file.
@@ -101,6 +103,11 @@ def read_image(
         UsageError: There is no such slice.
     """
     name = name or ("stdin" if isinstance(source, bytes) else str(source))
+    if region is not None and not isinstance(source, bytes):  # a part of a file is not worth loading all
+        try:
+            return _read_geotiff(source, name, region)
+        except ImageError as error:
+            raise ImageError(f"{name} {error}") from error.__cause__
     data = source if isinstance(source, bytes) else load(source)
     if raw is not None:
         return Image(raw.read(data, name), None, name)
@@ -113,10 +120,14 @@ def read_image(
         if kind == "JPEG" and is_flir(data):
             celsius, visible = read_flir(data)
             return Image(celsius, None, name, unit="C", visible=visible)
+        told: tuple[str, ...] = ()
+        if kind == "JPEG" and dji.is_dji(data):
+            measured, told = dji.read_dji(data)
+            if measured is not None:
+                return Image(measured, None, name, unit="C")
         is_geotiff = kind == "TIFF" and not geotiff.TAGS.isdisjoint(_tiff_tags(data))
         if is_geotiff and geotiff.is_available():
-            grid, mask, place, found = geotiff.read_geotiff(data)
-            return Image(grid, mask, name, tuple(f"{name} {note}" for note in found), place=place)
+            return _read_geotiff(data, name)
         pixels, pages = _DECODERS[kind](data)
     except ImageError as error:
         raise ImageError(f"{name} {error}") from None
@@ -135,9 +146,12 @@ def read_image(
     notes = (f"{name} holds more than one picture: the first is read",) if pages > 1 else ()
     if is_geotiff:
         notes = (*notes, f"{name} {geotiff.WITHOUT_RASTERIO}")
-    if kind == "JPEG" and dji.is_dji(data):
-        notes = (*notes, f"{name} {dji.NOTE}")
-    return _split(pixels, name, notes)
+    return _split(pixels, name, (*notes, *(f"{name} {note}" for note in told)))
+
+
+def _read_geotiff(source: Path | bytes, name: str, region: geotiff.Region | None = None) -> Image:
+    pixels, alpha, place, notes = geotiff.read_geotiff(source, region)
+    return Image(pixels, alpha, name, tuple(f"{name} {note}" for note in notes), place=place)
 
 
 def _read_medical(data: bytes, name: str, slice_number: int | None) -> Image:

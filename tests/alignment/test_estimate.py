@@ -2,6 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
+from diffmf_cli.alignment import estimate as module
 from diffmf_cli.alignment.estimate import estimate
 from diffmf_cli.alignment.geometry import corner_distance, resizing, similarity
 from diffmf_cli.errors import UsageError
@@ -47,6 +48,18 @@ def test_unrelated_pictures_stay(scene_of):
         result = estimate(scene_of(seed, SIZE)[0], scene_of(seed + 10, SIZE)[1])
         assert result.transform is None
         assert result.reason
+
+
+def test_what_fits_by_chance_is_seen_through_when_it_is_seen_sharply(scene_of, moved, monkeypatch):
+    """The lead and the score of the small pictures may pass; the score of the sharp ones must as well."""
+    ir, vis = scene_of(0, SIZE)
+    pair = moved(ir, shift(30, 10)), vis
+    assert estimate(*pair).transform is not None
+    finer = module._finer
+    monkeypatch.setattr(module, "_finer", lambda *given: (finer(*given)[0], 0.14))
+    result = estimate(*pair)
+    assert result.transform is result.found is None
+    assert "no place" in result.reason
 
 
 def test_noise_stays():

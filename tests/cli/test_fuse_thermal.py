@@ -79,6 +79,20 @@ def test_raw(cli, pair, scene, tiny_model, tmp_path):
     assert f"{raw} has 6144 bytes" in wrong.err
 
 
+def test_panel_shows_no_soft_border_of_the_infrared_picture(cli, pair, tiny_model, tmp_path):
+    """Where the result is blended, false colours would show something cold."""
+    from diffmf_cli.alignment.transform import Transform
+
+    saved = Transform(np.array([[1, 0, 10], [0, 1, 4], [0, 0, 1]], float), "affine", (64, 48), (64, 48), 1.0)
+    (tmp_path / "rig.json").write_bytes(saved.to_json())
+    panel = tmp_path / "panel.png"
+    options = ("--align", tmp_path / "rig.json", "--outside", "vis", "--panel", panel)
+    assert cli("fuse", *pair, "-m", tiny_model, "-o", tmp_path / "o.png", *options).code == 0
+    ir = np.zeros((48, 64), np.uint8)
+    ir[4:, 10:] = read(pair[0])[:44, :54]
+    assert np.abs(read(panel)[-48:, :64, 0].astype(int) - ir).max() <= 1
+
+
 @pytest.mark.parametrize("align", ["none", "crop"])
 def test_panel(cli, pair, tiny_model, tmp_path, align):
     panel, out = tmp_path / "panel.png", tmp_path / "out.png"

@@ -1,3 +1,7 @@
+import subprocess
+import sys
+
+import cv2
 import numpy as np
 import pytest
 
@@ -131,3 +135,20 @@ def test_without_rasterio_pixels_are_read_and_the_loss_is_told(monkeypatch):
     assert len(image.notes) == 1
     assert "f.tif is a GeoTIFF: its georeference and its mask are lost" in image.notes[0]
     assert "pip install 'diffmf[geo]'" in image.notes[0]
+
+
+def test_a_file_without_a_place_is_refused_without_a_word_of_rasterio(tmp_path):
+    """In a process of its own: a test run has its own filters of warnings."""
+    cv2.imwrite(str(tmp_path / "plain.tif"), np.zeros((9, 9), np.uint8))
+    code = f"""
+import pathlib
+from diffmf_cli.errors import ImageError
+from diffmf_cli.images.geotiff import read_place
+try:
+    read_place(pathlib.Path({str(tmp_path / "plain.tif")!r}))
+except ImageError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("has no place on Earth")
+    assert done.stderr == ""

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from diffmf_cli.errors import ImageError, UsageError
+from diffmf_cli.images.nifti import encode_nifti, read_volume
 from diffmf_cli.images.read import read_image
+from diffmf_cli.images.volume import parse_slices
 
 nibabel = pytest.importorskip("nibabel")
 VOLUME = np.random.default_rng(0).integers(-500, 500, (6, 8, 5)).astype(np.int16)
@@ -92,3 +94,38 @@ def test_a_header_with_a_flaw_is_read_in_silence(capfd):
 def test_gzip_of_something_else():
     with pytest.raises(ImageError, match="is not a picture"):
         read_image(gzip.compress(b"text" * 200), "f.gz")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_slices_are_written_where_they_were_read(packed):
+    """Every voxel keeps its millimetres, whatever the axes of the file were."""
+    affine = np.array([[0, -0.9, 0.1, 40], [0.2, 0, -2.5, 90], [1.1, 0.1, 0, -7], [0, 0, 0, 1]])
+    stored = np.random.default_rng(1).integers(0, 60000, (5, 6, 7)).astype(np.uint16)
+    volume = read_volume(write(stored, affine))
+    assert volume.space == 2
+    part = volume.slices[1:4].astype(np.uint16)
+    again = nibabel.Nifti1Image.from_bytes(
+        gzip.decompress(encode_nifti(part, volume, 1, True))
+        if packed
+        else encode_nifti(part, volume, 1, False)
+    )
+    assert again.get_data_dtype() == np.uint16
+    assert again.header["sform_code"] == again.header["qform_code"] == 2
+    values = np.asarray(again.dataobj)
+    assert values.size == part.size
+    for index in np.ndindex(*values.shape):
+        place = again.affine @ [*index, 1]
+        source = np.rint(np.linalg.inv(affine) @ place)[:3].astype(int)
+        np.testing.assert_allclose(affine @ [*source, 1], place, atol=1e-3)
+        assert values[index] == stored[tuple(source)]
+
+
+@pytest.mark.parametrize(("text", "found"), [("all", None), ("3", (3, 3)), (" 40-60 ", (40, 60))])
+def test_slices_that_are_meant(text, found):
+    assert parse_slices(text) == found
+
+
+@pytest.mark.parametrize("text", ["", "0", "5-4", "1-", "a-b", "1,2", "-3"])
+def test_slices_that_cannot_be_meant(text):
+    with pytest.raises(UsageError, match=r"use all, or FIRST-LAST such as 40-60$"):
+        parse_slices(text)
