@@ -566,7 +566,7 @@ class DiffMF(nn.Module):
             `(B, 1, H, W)` in [0, 1], float32.
         """
         h, w = ir.shape[-2:]
-        rows, columns = (_reflected(n, ir.device) for n in (h, w))
+        rows, columns = (reflected(n, ir.device) for n in (h, w))
         ir, vis = (t[:, :, rows][..., columns] for t in (ir, vis))
         fused = self.fuse_padded(ir, vis, tile)
         return fused[..., MARGIN : MARGIN + h, MARGIN : MARGIN + w].contiguous()
@@ -623,15 +623,16 @@ class DiffMF(nn.Module):
         return strip[:, :, top - 4 * start : bottom - 4 * start]
 
 
-def _reflected(n: int, device: torch.device) -> Tensor:
+def reflected(n: int, device: torch.device) -> Tensor:
     """Indices that pad `n` pixels by reflection: a margin on both sides, then up to a multiple of 16.
 
     Reflection goes on, over and over, where the picture is smaller than its padding.
     """
-    padded = -(-(n + 2 * MARGIN) // MULTIPLE) * MULTIPLE
-    period = max(1, 2 * (n - 1))
+    padded = (n + 2 * MARGIN + MULTIPLE - 1) // MULTIPLE * MULTIPLE
+    # A tensor, because an exported program reckons it for each picture: a single pixel has a period too.
+    period = torch.full((), 2 * (n - 1), device=device).clamp(min=1)
     index = (torch.arange(padded, device=device) - MARGIN) % period
-    return torch.minimum(index, period - index) if n > 1 else torch.zeros_like(index)
+    return torch.minimum(index, period - index)
 
 
 def _halved(x: Tensor) -> Tensor:

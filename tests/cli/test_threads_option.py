@@ -12,6 +12,7 @@ COMMANDS = {
     "video": ["ir.mp4", "vis.mp4"],
     "align": ["ir", "vis", "-o", "rig.json"],
     "evaluate": ["--ir", "ir", "--vis", "vis", "--fused", "out"],
+    "export": ["-m", "nowhere.safetensors"],
 }
 
 
