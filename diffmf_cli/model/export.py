@@ -93,7 +93,10 @@ def to_onnx(program: "ExportedProgram", metadata: dict[str, str]) -> bytes:
             dynamo=True,
             input_names=["ir", "vis"],
             output_names=["fused"],
-            custom_translation_table={torch.ops.aten.softplus.default: _softplus},
+            custom_translation_table={
+                torch.ops.aten.softplus.default: _softplus,
+                torch.ops.aten.expm1.default: _expm1,
+            },
             opset_version=20,
             optimize=False,  # takes as long again, and onnxruntime does it anyway: 2 % faster
             verbose=False,
@@ -118,6 +121,14 @@ def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:  # wit
     # log(1 + small) loses the digits that the sum rounds away; the quotient brings them back.
     lost = op.Div(small, op.Max(op.Sub(above_one, 1.0), 1e-30))
     return op.Add(op.Relu(x), op.Mul(op.Log(above_one), lost))
+
+
+def _expm1(x: Any) -> Any:
+    """Of numbers below 0. The usual `Exp(x) - 1` keeps no digits of small ones, which spoils start states."""
+    from onnxscript import opset20 as op
+
+    half = op.Tanh(op.Mul(x, 0.5))
+    return op.Div(op.Mul(half, 2.0), op.Sub(1.0, half))
 
 
 def largest_difference(network: DiffMF, content: bytes, format: str) -> float:
