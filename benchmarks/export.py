@@ -3,7 +3,7 @@
     diffmf export -m lite && python benchmarks/export.py lite.onnx [--sizes 640x480] [--threads 1]
 
 Both get the same number of threads (`--threads`). Read the ratios: of the best turns, and of the CPU time of
-all threads, which other programs disturb less. Fails if the results differ by more than 1e-4.
+all threads, which other programs disturb less. Fails if the results differ by more than 1e-5.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from rich.table import Table
 from diffmf_cli.model.catalogue import find_weights
 from diffmf_cli.model.checkpoint import load_checkpoint
 
-TOLERANCE = 1e-4
+TOLERANCE = 1e-5
 
 
 def measure(ways: dict, runs: int) -> dict:

@@ -23,7 +23,7 @@ from diffmf_cli.model.network import MARGIN, DiffMF, reflected
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-TOLERANCE = 1e-4  # of values in [0, 1]: a fortieth of a grey level
+TOLERANCE = 1e-5  # of values in [0, 1]; `base` comes to 5e-7
 METADATA_FILE = "metadata.json"  # inside a .pt2
 # A side in pixels. Below, the coarsest map is one or two tokens wide, cases that tracing tells from the rest:
 # a torch program refuses such pictures. ONNX holds no such conditions, and is right there as well.
