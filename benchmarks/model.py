@@ -2,10 +2,12 @@
 
     python benchmarks/model.py [--model lite] [--sizes 640x480] [--backends numba torch] [--tiles auto 0]
 
-Each line of the table is a process of its own, which loads the weights, fuses once to warm up and then takes
-the best of `--runs`. Memory is the most that the process ever held (on CUDA: that torch allocated), and what
-of it came with the picture: over the megapixels that is constant where memory grows linearly. `--limit` sets
-the exit code: 1 if a peak is above so many megabytes.
+Each line of the table is a process of its own, which loads the weights, fuses once to warm up and then
+takes the best of `--runs`. Memory is the most that the process ever held (on CUDA: that torch allocated),
+and what of it came with the picture. Growth compares time and memory for each megapixel with those of the
+smallest size: 1 is linear, less is better than that. Roofline is the share of the time in which this
+machine does nothing but compute or move at its best: fp32 on a CPU only, see benchmarks/roofline.py.
+`--limit` sets the exit code: 1 if a peak is above so many megabytes.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import platform
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-SIZES = ["320x240", "640x480", "1280x1024", "2048x1536", "4000x3000"]
+SIZES = ["320x240", "640x480", "1280x1024", "2048x1536", "4096x3072"]
 
 
 def peak_megabytes() -> float:
@@ -63,6 +66,7 @@ def one(options: argparse.Namespace) -> dict:
     return {
         "model": options.model,
         "device": torch.cuda.get_device_name() if cuda else model.device,
+        "precision": model.precision,
         "backend": model.scan_backend,
         "tile": options.tiles[0],
         "width": width,
@@ -73,6 +77,47 @@ def one(options: argparse.Namespace) -> dict:
         "peak_megabytes": peak,
         "picture_megabytes": peak - before,
     }
+
+
+def pixels_of(size: str) -> int:
+    """Of `WxH`."""
+    width, height = (int(side) for side in size.split("x"))
+    return width * height
+
+
+def growth(row: dict, first: dict) -> dict:
+    """Time and memory for each megapixel, and over those of the smallest size."""
+
+    def per_megapixel(row: dict, key: str) -> float:
+        return row[key] / (row["width"] * row["height"] / 1e6)
+
+    keys = {"seconds": "seconds", "picture_megabytes": "memory"}
+    each = {f"{name}_per_megapixel": per_megapixel(row, key) for key, name in keys.items()}
+    # A small picture may need no memory beyond what loading took.
+    ratios = {
+        f"{name}_growth": per_megapixel(row, key) / per_megapixel(first, key) if first[key] > 0 else None
+        for key, name in keys.items()
+    }
+    return {**each, **ratios}
+
+
+def cells(size: str, tile: str, row: dict) -> list[str]:
+    """A line of the table."""
+    per_megapixel = [f"{row['seconds_per_megapixel']:.2f}", f"{row['memory_per_megapixel']:.0f}"]
+    for i, ratio in enumerate((row["seconds_growth"], row["memory_growth"])):
+        per_megapixel[i] += "" if ratio is None else f", {ratio:.2f}x"
+    share = f"{row['roofline']:.0%}" if "roofline" in row else ""
+    seconds, peak = f"{row['seconds']:.2f}", f"{row['peak_megabytes']:.0f}"
+    return [size, row["backend"], tile, seconds, peak, *per_megapixel, share]
+
+
+def roofline(model: str, sizes: list[str]) -> dict:
+    """What benchmarks/roofline.py finds; in a process of its own, for a child inherits its parent's peak."""
+    with tempfile.NamedTemporaryFile(suffix=".json") as file:
+        script = Path(__file__).with_name("roofline.py")
+        command = [sys.executable, str(script), "--model", model, "--json", file.name, "--sizes", *sizes]
+        subprocess.run(command, check=True)
+        return json.load(file)
 
 
 def main() -> None:
@@ -96,17 +141,28 @@ def main() -> None:
         return
 
     table = Table(title=f"DIFF-MF '{options.model}' on {platform.processor() or platform.machine()}")
-    titles = ("size", "backend", "tile", "seconds", "s / megapixel", "peak MB", "picture MB / megapixel")
+    titles = (
+        "size",
+        "backend",
+        "tile",
+        "seconds",
+        "peak MB",
+        "s / MP, growth",
+        "MB / MP, growth",
+        "roofline",
+    )
     for title in titles:
         table.add_column(title, justify="right")
     shared = ["--model", options.model, "--device", options.device, "--precision", options.precision]
     shared += ["--runs", str(options.runs), "--child"]
     environment = {"GOMP_SPINCOUNT": "20000", **os.environ}  # as diffmf_cli sets it
+    limits = roofline(options.model, options.sizes)
     rows = []
     with Live(table, console=Console(), vertical_overflow="visible"):
         for backend in options.backends:
             for tile in options.tiles:
-                for size in options.sizes:
+                first = None
+                for size in sorted(options.sizes, key=pixels_of):
                     chosen = ["--sizes", size, "--backends", backend, "--tiles", tile]
                     command = [sys.executable, __file__, *shared, *chosen]
                     done = subprocess.run(
@@ -116,19 +172,16 @@ def main() -> None:
                         table.add_row(size, backend, tile, "failed")
                         continue
                     row = json.loads(done.stdout)
+                    first = first or row
+                    row |= growth(row, first)
+                    if row["device"] == "cpu" and row["precision"] == "fp32":
+                        row["bound"] = limits["sizes"][size]
+                        least = max(row["bound"]["computing"], row["bound"]["moving"])
+                        row["roofline"] = least / row["seconds"]
                     rows.append(row)
-                    pixels = row["width"] * row["height"] / 1e6
-                    table.add_row(
-                        size,
-                        row["backend"],
-                        tile,
-                        f"{row['seconds']:.2f}",
-                        f"{row['seconds'] / pixels:.2f}",
-                        f"{row['peak_megabytes']:.0f}",
-                        f"{row['picture_megabytes'] / pixels:.0f}",
-                    )
+                    table.add_row(*cells(size, tile, row))
     if options.json:
-        options.json.write_text(json.dumps(rows, indent=1) + "\n")
+        options.json.write_text(json.dumps({"machine": limits["machine"], "rows": rows}, indent=1) + "\n")
     if len(rows) < len(options.backends) * len(options.tiles) * len(options.sizes):
         sys.exit("a combination failed; its message stands above")
     peak = max(row["peak_megabytes"] for row in rows)

@@ -1,25 +1,44 @@
-"""Threads that each work alone on a part of a picture, instead of all together on every operation.
+"""Threads that each work alone on a part of a picture, instead of all together on every operation; how many.
 
 Within such a thread torch uses no further threads: a part stays in the cache of its core, and nobody waits
 for the others after each operation, which on a busy machine costs more than the work.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from threading import Barrier, Lock, current_thread
 from typing import Any, TypeVar
 
-import torch
-
 Part = TypeVar("Part")
 Result = TypeVar("Result")
 _NAME = "diffmf-part"
 _starting = Lock()
+# Where torch, the BLAS libraries of torch and numpy, numba and OpenCV read how many threads they may use.
+_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+)
+
+
+def limit_threads(count: int | None) -> None:
+    """All that computes in parallel uses so many threads; None leaves it to the environment, else the cores.
+
+    To be called before anything is imported that computes: libraries read it as they start, and so do
+    processes that this one starts.
+    """
+    if count is not None:
+        os.environ.update(dict.fromkeys(_VARIABLES, str(count)))
 
 
 @cache
 def _pool(count: int) -> ThreadPoolExecutor:
+    import torch
+
     pool = ThreadPoolExecutor(count, thread_name_prefix=_NAME)
     together = Barrier(count + 1)
 
@@ -43,6 +62,8 @@ def on_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Re
         work: called in any thread and order; a call from within another runs where it is.
         parts: what to call it with.
     """
+    import torch
+
     count = torch.get_num_threads()
     if count == 1 or len(parts) == 1 or current_thread().name.startswith(_NAME):
         return [work(part) for part in parts]

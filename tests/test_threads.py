@@ -1,5 +1,8 @@
-"""Parts of a picture on threads."""
+"""Parts of a picture on threads, and how many."""
 
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -70,3 +73,19 @@ def test_an_error_comes_back_and_nothing_runs_on():
     count = len(done)
     on_threads(lambda _: None, [0, 1, 2])
     assert len(done) <= count + 2
+
+
+@pytest.mark.parametrize(("count", "before"), [(1, "2"), (None, "1")])
+def test_a_limit_holds_for_every_library(count, before):
+    code = f"""
+from diffmf_cli.threads import limit_threads
+limit_threads({count})
+import sys
+assert "torch" not in sys.modules
+import cv2, numba, torch
+print(torch.get_num_threads(), numba.get_num_threads(), cv2.getNumThreads())
+"""
+    variables = ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS", "OPENCV_FOR_THREADS_NUM")
+    environment = {**os.environ, **dict.fromkeys(variables, before)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["1", "1", "1"], done.stderr

@@ -9,6 +9,7 @@ import typer
 from diffmf_cli.cli import options
 from diffmf_cli.cli.output import out
 from diffmf_cli.errors import DiffmfError, ImageError, UsageError
+from diffmf_cli.threads import limit_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +55,7 @@ def align(
     ] = 100,
     fov_ratio: options.FovRatioOption = None,
     ir_range: options.IrRangeOption = "auto",
+    threads: options.ThreadsOption = None,
     overwrite: options.OverwriteOption = False,
     json: options.JsonOption = False,
     quiet: options.QuietOption = False,
@@ -61,6 +63,7 @@ def align(
 ) -> None:
     """Estimates each pair and writes what they agree on; the help text is `HELP`."""
     out.configure(json=json, quiet=quiet, verbose=verbose)
+    limit_threads(threads)
     with out.status("Reading folders") as doing:
         from diffmf_cli.alignment.choice import estimate_pair, greys
         from diffmf_cli.alignment.estimate import check_ratio

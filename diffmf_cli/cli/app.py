@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 import diffmf_cli
-from diffmf_cli.cli import align, batch, errors, evaluate, fuse, info, publish, train, video, volume, weights
+from diffmf_cli.cli import (
+    align,
+    batch,
+    errors,
+    evaluate,
+    export,
+    fuse,
+    info,
+    publish,
+    train,
+    video,
+    volume,
+    weights,
+)
 from diffmf_cli.cli.output import out
 
 HELP = """
@@ -39,6 +52,7 @@ app.command("volume", help=volume.HELP)(volume.volume)
 app.command("batch", help=batch.HELP)(batch.batch)
 app.command("align", help=align.HELP)(align.align)
 app.command("evaluate", help=evaluate.HELP)(evaluate.evaluate)
+app.command("export", help=export.HELP)(export.export)
 app.command("train", help=train.HELP)(train.train)
 app.command("download-weights", help=weights.HELP)(weights.download_weights)
 app.command("publish-weights", help=publish.HELP)(publish.publish_weights)

@@ -21,6 +21,7 @@ from diffmf_cli.batch.table import Naming, PairTable, children_of, table_of_fold
 from diffmf_cli.cli import options
 from diffmf_cli.cli.output import exit_at_once_on_interrupt, out
 from diffmf_cli.errors import UsageError, check_choice
+from diffmf_cli.threads import limit_threads
 
 if TYPE_CHECKING:
     from diffmf_cli.batch.engine import Engine
@@ -172,6 +173,7 @@ def batch(
     precision: options.PrecisionOption = "auto",
     scan_backend: options.ScanBackendOption = "auto",
     tile: options.TileOption = "auto",
+    threads: options.ThreadsOption = None,
     offline: options.OfflineOption = False,
     color: options.ColorOption = "auto",
     ir_range: Annotated[
@@ -200,6 +202,7 @@ def batch(
 ) -> None:
     """Fuses many pairs; the help text is `HELP`."""
     out.configure(json=json, quiet=quiet, verbose=verbose)
+    limit_threads(threads)
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     check_choice("depth", depth, ("auto", "8", "16"))

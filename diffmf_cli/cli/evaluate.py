@@ -13,6 +13,7 @@ from diffmf_cli.cli import options
 from diffmf_cli.cli.output import out
 from diffmf_cli.errors import UsageError
 from diffmf_cli.metrics.catalogue import CONVENTIONS, METRICS, PRESETS, choose_convention, choose_metrics
+from diffmf_cli.threads import limit_threads
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -116,9 +117,10 @@ def evaluate(
     workers: Annotated[
         int | None,
         options.option(
-            "--workers", metavar="N", help="Pictures at once; all cores by default.", panel=_FIGURES
+            "--workers", metavar="N", help="Pictures at once; as many as threads by default.", panel=_FIGURES
         ),
     ] = None,
+    threads: options.ThreadsOption = None,
     per_image: Annotated[
         bool,
         options.flag("--per-image", help="Also a row for each picture, in --csv as well.", panel=_OUTPUT),
@@ -160,6 +162,7 @@ def evaluate(
 ) -> None:
     """Evaluates folders of pictures; the help text is `HELP`."""
     out.configure(json=json, quiet=quiet, verbose=verbose)
+    limit_threads(threads)
     keys = choose_metrics(metrics)
     chosen = choose_convention(convention)
     folders = _name_folders(fused or [], baselines)
@@ -194,7 +197,7 @@ def evaluate(
         if compared and (unknown := [name for name in compared if name not in methods]):
             raise UsageError(f"--compare {compare}: no method '{unknown[0]}' among {', '.join(methods)}")
         kept = KeptScores(resume) if resume is not None else None
-        count = workers or (1 if place_name != "cpu" else os.cpu_count() or 1)
+        count = workers or (1 if place_name != "cpu" else threads or os.cpu_count() or 1)
 
     show_balance = balance if balance is not None else "card" in metrics.lower().split(",")
     total = sum(len(by_key) for by_key in results.values()) + (

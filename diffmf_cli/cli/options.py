@@ -91,6 +91,16 @@ TaskOption = Annotated[
         panel=_MODEL,
     ),
 ]
+ThreadsOption = Annotated[
+    int | None,
+    option(
+        "--threads",
+        metavar="N",
+        min=1,
+        help="CPU threads that compute; else OMP_NUM_THREADS, or all cores.",
+        panel="Machine",
+    ),
+]
 OfflineOption = Annotated[bool, flag("--offline", help="Never use the network.", panel=_MODEL)]
 
 RepoOption = Annotated[

@@ -17,6 +17,7 @@ import typer
 from diffmf_cli.cli import options
 from diffmf_cli.cli.output import exit_at_once_on_interrupt, out
 from diffmf_cli.errors import UsageError, check_choice
+from diffmf_cli.threads import limit_threads
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,6 +103,7 @@ def video(
     precision: options.PrecisionOption = "auto",
     scan_backend: options.ScanBackendOption = "auto",
     tile: options.TileOption = "auto",
+    threads: options.ThreadsOption = None,
     offline: options.OfflineOption = False,
     color: options.ColorOption = "auto",
     ir_range: options.IrRangeOption = "auto",
@@ -116,6 +118,7 @@ def video(
 ) -> None:
     """Fuses two streams; the help text is `HELP`."""
     out.configure(json=json, quiet=quiet, verbose=verbose)
+    limit_threads(threads)
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
     begin = perf_counter()

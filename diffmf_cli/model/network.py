@@ -558,10 +558,11 @@ def reflected(n: int, device: torch.device | str = "cpu") -> Tensor:
 
     Reflection goes on, over and over, where the picture is smaller than its padding.
     """
-    padded = -(-(n + 2 * MARGIN) // MULTIPLE) * MULTIPLE
-    period = max(1, 2 * (n - 1))
+    padded = (n + 2 * MARGIN + MULTIPLE - 1) // MULTIPLE * MULTIPLE
+    # A tensor, because an exported program reckons it for each picture: a single pixel has a period too.
+    period = torch.full((), 2 * (n - 1), device=device).clamp(min=1)
     index = (torch.arange(padded, device=device) - MARGIN) % period
-    return torch.minimum(index, period - index) if n > 1 else torch.zeros_like(index)
+    return torch.minimum(index, period - index)
 
 
 def _halved(x: Tensor) -> Tensor:

@@ -9,7 +9,18 @@ import diffmf_cli
 from diffmf_cli.cli import options
 from diffmf_cli.cli.app import app
 
-HEAVY = ("torch", "numba", "cv2", "av", "numpy", "PIL", "safetensors", "huggingface_hub")
+HEAVY = (
+    "torch",
+    "numba",
+    "cv2",
+    "av",
+    "numpy",
+    "PIL",
+    "safetensors",
+    "huggingface_hub",
+    "onnx",
+    "onnxruntime",
+)
 COMMANDS = [command.name for command in app.registered_commands]
 
 

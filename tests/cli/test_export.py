@@ -1,0 +1,240 @@
+"""`diffmf export`: files that run without diffmf, and what costs one line instead."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import diffmf_cli
+from diffmf_cli.model import export as exporting
+from diffmf_cli.model.checkpoint import load_checkpoint, save_checkpoint
+from diffmf_cli.model.network import Config, DiffMF
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Random ones, with nothing that matters near zero, so that a wrong scan shows."""
+    torch.manual_seed(0)
+    network = DiffMF(Config(width=16, extraction=1))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "gain_" in name:
+                parameter.fill_(1.0)
+            elif "guide" in name:
+                parameter.normal_(0, 0.3)
+            elif "select" in name:
+                parameter *= 6
+        network.decoder.out.weight *= 20
+    path = tmp_path_factory.mktemp("export") / "small.safetensors"
+    save_checkpoint(path, network, {"task": "ir-vis", "version": "7"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def exports(weights):
+    """Format -> what the command said as JSON, and the file; both of one trace, which takes most time."""
+    files = {"onnx": weights.with_name("small.onnx"), "torch": weights.with_name("small.pt2")}
+    code = f"""
+from diffmf_cli.cli.app import run
+from diffmf_cli.model import export as exporting
+trace, made = exporting.trace, []
+exporting.trace = lambda network: made[0] if made else made.append(trace(network)) or made[0]
+for file in {[str(file) for file in files.values()]}:
+    assert run(["export", "-m", {str(weights)!r}, "-o", file, "--json"]) == 0
+"""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("DIFFMF_")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stderr.splitlines()) == 2, done.stderr  # exporters have a lot to say
+    records = map(json.loads, done.stdout.splitlines())
+    return {format: (record, file) for (format, file), record in zip(files.items(), records, strict=True)}
+
+
+@pytest.fixture(scope="module")
+def session(exports):
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(exports["onnx"][1], providers=["CPUExecutionProvider"])
+
+
+def pair(height, width):
+    """Two random pictures with structure, `(1, 1, H, W)` float32 in [0, 1]."""
+    random = np.random.default_rng(height * width)
+    y, x = np.mgrid[:height, :width]
+    waves = [0.5 + 0.3 * np.sin(x / 7 + i) * np.cos(y / 5) for i in range(2)]
+    noisy = [(wave + 0.2 * random.random(wave.shape)).clip(0, 1) for wave in waves]
+    return [picture[None, None].astype(np.float32) for picture in noisy]
+
+
+def expected_of(weights, ir, vis):
+    network, _ = load_checkpoint(weights)
+    with torch.inference_mode():
+        return network(torch.from_numpy(ir), torch.from_numpy(vis)).numpy()
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (1, 40), (8, 8), (9, 9), (16, 16), (33, 47), (47, 33), (160, 96)], ids=str
+)
+def test_onnx_gives_the_same_for_any_size(weights, session, size):
+    ir, vis = pair(*size)
+    (fused,) = session.run(["fused"], {"ir": ir, "vis": vis})
+    expected = expected_of(weights, ir, vis)
+    assert fused.shape == expected.shape
+    assert np.abs(fused - expected).max() < 1e-5
+    assert max(size) < 9 or expected.std() > 0.03
+
+
+def test_onnx_says_what_it_is(weights, exports, session):
+    record, path = exports["onnx"]
+    assert [(i.name, i.type, i.shape[:2]) for i in session.get_inputs()] == [
+        (name, "tensor(float)", [1, 1]) for name in ("ir", "vis")
+    ]
+    assert all(isinstance(side, str) for side in session.get_inputs()[0].shape[2:])
+    facts = session.get_modelmeta().custom_metadata_map
+    assert facts == record["model"]
+    assert (facts["name"], facts["task"], facts["version"]) == ("small", "ir-vis", "7")
+    assert facts["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert json.loads(facts["config"])["width"] == 16
+    assert (record["type"], record["format"], record["output"]) == ("export", "onnx", str(path))
+    assert record["bytes"] == path.stat().st_size
+    assert 0 < record["difference"] < exporting.TOLERANCE
+
+
+def test_torch_program_gives_the_same(weights, exports):
+    record, path = exports["torch"]
+    extra = {exporting.METADATA_FILE: ""}
+    module = torch.export.load(path, extra_files=extra).module()
+    assert json.loads(extra[exporting.METADATA_FILE]) == record["model"]
+    ir, vis = pair(25, 40)
+    fused = module(torch.from_numpy(ir), torch.from_numpy(vis)).numpy()
+    assert np.abs(fused - expected_of(weights, ir, vis)).max() < 5e-5
+    assert (record["format"], record["bytes"]) == ("torch", path.stat().st_size)
+    assert 0 < record["difference"] < exporting.TOLERANCE
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+def test_nothing_of_this_machine_is_inside(exports, format):
+    content = exports[format][1].read_bytes()
+    for trace in (str(REPOSITORY), "network.py", "site-packages"):
+        assert trace.encode() not in content
+
+
+def test_onnx_keeps_the_digits_of_small_steps():
+    import onnxruntime
+
+    class Steps(torch.nn.Module):
+        def forward(self, ir, vis):
+            return torch.stack([torch.expm1(-ir), torch.nn.functional.softplus(vis)])
+
+    ir, vis = torch.logspace(-6, 2, 1000), torch.linspace(-15, 30, 1000)
+    content = exporting.to_onnx(torch.export.export(Steps(), (ir, vis)), {})
+    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+    (got,) = session.run(None, {"ir": ir.numpy(), "vis": vis.numpy()})
+    exact = Steps()(ir.double(), vis.double()).numpy()
+    assert np.abs(got / exact - 1).max() < 1e-6
+
+
+def test_the_comparison_sees_other_weights(weights, exports):
+    network, _ = load_checkpoint(weights)
+    with torch.no_grad():
+        network.extraction[0].ir.scan.A_log += 0.5
+    content = exports["onnx"][1].read_bytes()
+    assert exporting.largest_difference(network, content, "onnx") > exporting.TOLERANCE
+
+
+def test_the_example_of_the_docs(weights, exports, tmp_path, monkeypatch):
+    import cv2
+
+    text = (REPOSITORY / "docs" / "export.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    ir, vis = (np.rint(255 * picture[0, 0]).astype(np.uint8) for picture in pair(30, 41))
+    cv2.imwrite(str(tmp_path / "ir.png"), ir)
+    cv2.imwrite(str(tmp_path / "vis.png"), np.dstack([vis, vis // 2 + 60, vis]))
+    (tmp_path / "lite.onnx").write_bytes(exports["onnx"][1].read_bytes())
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    model = diffmf_cli.load_model(weights)
+    expected = model.fuse(ir, cv2.imread("vis.png")[:, :, ::-1], color="gray")
+    fused = cv2.imread("fused.png")
+    assert np.abs(cv2.cvtColor(fused, cv2.COLOR_BGR2GRAY).astype(int) - expected).mean() < 1
+    assert fused.std(2).mean() > 3  # in colour
+
+
+@pytest.fixture
+def stub(monkeypatch, shipped, tmp_path):
+    """Tracing, which takes long, replaced; the comparison finds what is put into the dict."""
+    found = {"difference": 0.0}
+    monkeypatch.setattr(exporting, "trace", lambda network: "program")
+    monkeypatch.setattr(exporting, "to_onnx", lambda program, facts: b"onnx")
+    monkeypatch.setattr(exporting, "to_torch", lambda program, facts: b"torch")
+    monkeypatch.setattr(exporting, "largest_difference", lambda *a: found["difference"])
+    monkeypatch.chdir(tmp_path)
+    return found
+
+
+def refused(result, code, *words):
+    assert (result.code, result.out) == (code, b"")
+    assert result.err.startswith("Error: ")
+    assert result.err.count("\n") == 1
+    for word in words:
+        assert str(word) in result.err
+
+
+def test_names_and_formats(cli, stub, tmp_path):
+    assert cli("export", "-m", "tiny").code == 0
+    assert (tmp_path / "tiny.onnx").read_bytes() == b"onnx"
+    assert cli("export", "-m", "tiny", "--format", "torch").code == 0
+    assert (tmp_path / "tiny.pt2").read_bytes() == b"torch"
+    assert cli("export", "-m", "tiny", "-o", "deep/er/X.PT2").code == 0
+    assert (tmp_path / "deep" / "er" / "X.PT2").read_bytes() == b"torch"
+    result = cli("export", "-m", "tiny", "-o", "y.onnx", "--no-check", "--json")
+    assert result.json["difference"] is None
+
+
+@pytest.mark.parametrize("difference", [1e-3, float("nan")])
+def test_results_that_differ_leave_no_file(cli, stub, tmp_path, difference):
+    stub["difference"] = difference
+    refused(cli("export", "-m", "tiny", "-o", "a.onnx"), 1, "a.onnx", "is not written", "differ by")
+    assert not list(tmp_path.glob("*.onnx"))
+    assert cli("export", "-m", "tiny", "-o", "a.onnx", "--no-check").code == 0
+
+
+def test_an_existing_file_is_kept(cli, stub, tmp_path):
+    (tmp_path / "a.onnx").write_text("mine")
+    refused(cli("export", "-m", "tiny", "-o", "a.onnx"), 1, "a.onnx", "--overwrite")
+    assert (tmp_path / "a.onnx").read_text() == "mine"
+    assert cli("export", "-m", "tiny", "-o", "a.onnx", "--overwrite").code == 0
+    assert (tmp_path / "a.onnx").read_bytes() == b"onnx"
+
+
+def test_what_cannot_be_meant(cli, stub, tmp_path):
+    refused(cli("export", "-m", "tiny", "-o", "a.png"), 2, "a.png", ".onnx", ".pt2")
+    refused(cli("export", "-m", "tiny", "-o", tmp_path), 2, tmp_path, "is a folder")
+    refused(cli("export", "-m", "tiny", "-o", "a.onnx", "--format", "torch"), 2, "a.onnx", "--format torch")
+    refused(cli("export", "-m", "tiny", "--format", "onx"), 2, "did you mean 'onnx'?")
+    refused(cli("export", "-m", "tinny"), 3, "did you mean 'tiny'?")
+    refused(cli("export", "-m", "tiny", "--task", "medical"), 3, "medical")
+    (tmp_path / "file").write_text("")
+    refused(cli("export", "-m", "tiny", "-o", "file/a.onnx"), 1, "file/a.onnx", "not a folder")
+    refused(cli("export", "-m", "file", "-o", "b.onnx"), 3, "file", "not a safetensors file")
+    assert not list(tmp_path.glob("*.onnx"))
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(cli, stub, tmp_path):
+    (tmp_path / "closed").mkdir(mode=0o500)
+    refused(cli("export", "-m", "tiny", "-o", "closed/a.onnx"), 1, "closed", "no permission")
+
+
+def test_missing_packages(cli, stub, monkeypatch):
+    monkeypatch.setattr("diffmf_cli.cli.export.find_spec", lambda name: None)
+    refused(cli("export", "-m", "tiny"), 2, "onnxruntime", "pip install 'diffmf[export]'")
+    assert cli("export", "-m", "tiny", "--format", "torch").code == 0
