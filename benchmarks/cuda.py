@@ -110,7 +110,7 @@ def model_row(name, precision, case, copied, rates):
         sys.exit("the fused kernels do not run here: triton or CUDA is missing")
     batch, width, height = case
     ir, vis = pictures(batch, width, height)
-    with torch.inference_mode():
+    with torch.no_grad():
         with FlopCounterMode(display=False) as counter:
             plain = network(ir, vis)
         torch.cuda.synchronize()
@@ -156,7 +156,7 @@ def scan_rows(copied):
             D, bias = torch.ones(d, device=DEVICE), torch.randn(d, device=DEVICE) - 4
             arguments = (x, delta, A, B, C, D, bias)
             moved = sum(t.numel() * t.element_size() for t in (x, delta, B, C, x))
-            with torch.inference_mode():
+            with torch.no_grad():
                 time = replayed(lambda a=arguments: triton_scan.selective_scan_2d(*a))
                 mamba = None
                 if mamba_scan.unavailable(DEVICE) is None:

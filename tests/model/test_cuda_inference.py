@@ -20,10 +20,10 @@ for name, parameter in network.named_parameters():
     elif name.endswith("bias") or "norm" in name:
         parameter.add_(0.1 * torch.randn_like(parameter))
 network.decoder.out.weight *= 20
-pictures = torch.rand(2, 2, 9, 21)
+pictures = torch.rand(2, 2, 7, 20)
 ir, vis = pictures[:, :, None]
 got = CudaInference(network, torch.float32).launch_all(pictures)
-half = CudaInference(network, torch.float16).launch_all(pictures[:, :1])
+half = CudaInference(network, torch.float16).launch_all(pictures[:, :1].contiguous())
 torch.Tensor.float = torch.Tensor.double  # where the network asks for float32 it means "not less"
 with torch.inference_mode(), scan.using("torch"):
     expected = network.double()(ir.double(), vis.double())[:, 0]
