@@ -594,6 +594,9 @@ class CudaInference:
                 except OutOfResources:
                     self._unfit = True
                     return self._network(ir, vis)
+                except torch.cuda.OutOfMemoryError:
+                    self._graphs.clear()  # what comes instead needs their memory
+                    raise
             for place, t in zip(graph.pictures, (ir, vis), strict=True):
                 place.copy_(t[:, 0])
             graph.graph.replay()
@@ -628,7 +631,11 @@ class CudaInference:
             # Other threads may go on with CUDA meanwhile.
             with torch.cuda.graph(graph, capture_error_mode="thread_local"):
                 fused = self.launch_all(pictures)
-        except torch.cuda.OutOfMemoryError:
+        except RuntimeError as error:
+            # Where memory ran out beside another stream, leaving the capture fails in its own way.
+            causes = error, error.__context__
+            if not any(isinstance(cause, torch.cuda.OutOfMemoryError) for cause in causes):
+                raise
             return None  # and another try with the next pair of this size
         finally:
             self._capturing = False
