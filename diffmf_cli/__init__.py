@@ -42,7 +42,8 @@ def load_model(
     Args:
         name_or_path: a checkpoint that `diffmf download-weights --list` names, or a `.safetensors` file.
         device: `auto` (CUDA, else MPS, else CPU), `cpu`, `cuda`, `cuda:N` or `mps`.
-        precision: `auto` (fp32), `fp32`, `bf16` or `fp16` for convolutions and matrix products.
+        precision: `fp32`, `bf16` or `fp16` for convolutions and matrix products; `auto` is fp16 on CUDA
+            with the `triton` scan, fp32 elsewhere.
         scan_backend: `auto` or a name that `diffmf info` lists.
         tile: about how many pixels a side the full-resolution stages work on at once; `auto` chooses by
             picture size, 0 is the whole picture. Less needs less memory and gives the same result.

@@ -1,6 +1,7 @@
 """What all tests share: a small checkpoint, pictures, and the command line in and out of process."""
 
 import hashlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -224,6 +225,31 @@ def cli(capfdbinary: pytest.CaptureFixture[bytes]) -> Callable[..., Result]:
         return Result(code, captured.out, captured.err.decode())
 
     return call
+
+
+@pytest.fixture(scope="session")
+def by_triton_interpreter() -> Callable[[str], None]:
+    """Runs code that ends by printing `agreed` in a process where Triton kernels run on the CPU."""
+    import torch
+
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("triton is not installed")
+    if torch.cuda.is_available():
+        pytest.skip("the kernels run for real in other tests")
+    if np.lib.NumpyVersion(np.__version__) >= "2.4.0":
+        pytest.skip("Triton 3.6's interpreter needs NumPy before 2.4")
+
+    def run(code: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "TRITON_INTERPRET": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.stdout.strip() == "agreed", done.stderr
+
+    return run
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ PrecisionOption = Annotated[
     option(
         "--precision",
         metavar="auto|fp32|bf16|fp16",
-        help="Number format of convolutions and matrix products; auto is fp32.",
+        help="Number format of convolutions and matrix products; auto is fp16 on CUDA, else fp32.",
         panel=_MODEL,
     ),
 ]

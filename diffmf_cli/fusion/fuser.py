@@ -23,6 +23,7 @@ from diffmf_cli.model.catalogue import check_task, find_weights
 if TYPE_CHECKING:
     import torch
 
+    from diffmf_cli.model.cuda_inference import CudaInference
     from diffmf_cli.model.network import DiffMF
 
 log = logging.getLogger(__name__)
@@ -200,9 +201,11 @@ class Fuser:
         self.name, self.metadata = name, metadata
         self.task = metadata.get("task", "unknown")
         self.device = str(device)
-        self.precision = "fp32" if precision == "auto" else precision
         self.scan_backend = scan_backend
         self._network = network.eval()
+        self._fused_kernels = _fused_kernels(self._network, device, precision, scan_backend)
+        automatic = "fp32" if self._fused_kernels is None else "fp16"
+        self.precision = automatic if precision == "auto" else precision
         self._tile = _parse_tile(tile)
 
     @classmethod
@@ -329,7 +332,10 @@ class Fuser:
     def _run(self, ir: np.ndarray, vis: np.ndarray) -> np.ndarray:
         """Two `([B,] H, W)` in [0, 1] -> one; fewer at once, then smaller strips, where memory runs out."""
         height, width = vis.shape[-2:]
-        tile = _automatic_tile(height * width) if self._tile is None else self._tile
+        tile = self._tile
+        if tile is None:
+            fits = self._fused_kernels is not None and self._fused_kernels.fits(height * width)
+            tile = 0 if fits else _automatic_tile(height * width)
         halved = False
         while True:
             fused = self._forward(ir, vis, tile)
@@ -368,7 +374,11 @@ class Fuser:
             ):
                 size = (-1, 1, *vis.shape[-2:])
                 pair = (torch.from_numpy(np.ascontiguousarray(t)).reshape(size) for t in (ir, vis))
-                fused = self._network(*(t.to(self.device) for t in pair), tile=tile)
+                inputs = [t.to(self.device) for t in pair]
+                if self._fused_kernels is None or tile:
+                    fused = self._network(*inputs, tile=tile)
+                else:
+                    fused = self._fused_kernels(*inputs)
                 result: np.ndarray = fused.reshape(vis.shape).float().cpu().numpy()
                 return result
         except RuntimeError as error:
@@ -398,6 +408,22 @@ def _parse_tile(tile: str | int) -> int | None:
 def _automatic_tile(pixels: int) -> int:
     """Strips of a quarter of a megapixel for everything above one."""
     return 0 if pixels <= 2**20 else 512
+
+
+def _fused_kernels(
+    network: "DiffMF", device: "torch.device", precision: str, scan_backend: str
+) -> "CudaInference | None":
+    """The network as our own kernels, which come with the `triton` scan; None where they do not apply."""
+    if device.type != "cuda" or scan_backend != "triton":
+        return None
+    import torch
+
+    from diffmf_cli.model import cuda_inference
+
+    if not cuda_inference.supports(network.config):
+        return None
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(precision, torch.float16)
+    return cuda_inference.CudaInference(network, dtype)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

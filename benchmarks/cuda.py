@@ -1,0 +1,227 @@
+"""The network and its scan on a CUDA device: time, memory, launches, and how far from the device's limits.
+
+    python benchmarks/cuda.py [--models base lite] [--precisions fp16 fp32] [--json cuda.json]
+
+Pictures lie on the device; a time is the median of repeated calls in a steady state, copies into and out of
+the captured graph included. Limits are measured in the same run: a large copy, bytes read plus bytes written,
+and a large matrix product. `floor` is the larger of two times: operations over that product's rate, and the
+bytes of all tensors that the launches take, each once a launch, over the copy's. The scan alone stands
+against its own floor, its inputs and its result moved once, and against mamba-ssm, where that is installed,
+with the copies into four orders that it needs.
+"""
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
+
+import diffmf_cli
+from diffmf_cli import scan
+from diffmf_cli.model import cuda_inference
+from diffmf_cli.scan import mamba_scan, reference, triton_scan
+
+CASES = [(1, 640, 480), (8, 640, 480), (1, 1280, 1024)]
+TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+DEVICE = torch.device("cuda")
+
+
+def milliseconds(run, calls=20, turns=9):
+    """Median time of a call."""
+    for _ in range(3):
+        run()
+    times = []
+    for _ in range(turns):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        for _ in range(calls):
+            run()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / calls)
+    return statistics.median(times)
+
+
+def replayed(run):
+    """Median time of a call from a CUDA graph: without what launching costs the CPU."""
+    run()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+    return milliseconds(graph.replay)
+
+
+def limits():
+    """Bytes a second of a copy, and operations a second of a product by type of its operands."""
+    a = torch.rand(2**28, device=DEVICE)
+    b = torch.empty_like(a)
+    copied = 8e3 * a.numel() / milliseconds(lambda: b.copy_(a), calls=5)
+    del a, b
+    rates = {}
+    for name, dtype in TYPES.items():
+        a, b = (torch.randn(8192, 8192, device=DEVICE).to(dtype) for _ in range(2))
+        rates[name] = 2e3 * 8192**3 / milliseconds(lambda a=a, b=b: a @ b, calls=3, turns=5)
+    return copied, rates
+
+
+def pictures(batch, width, height):
+    """Infrared and visible pictures with structure at every scale."""
+    g = torch.Generator().manual_seed(0)
+    made = []
+    for _ in range(2):
+        total = 0.05 * torch.randn(batch, 1, height, width, generator=g)
+        for cells in (2, 5, 17, 60):
+            coarse = torch.rand(batch, 1, cells, cells, generator=g)
+            total += torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear") / 4
+        made.append(total.clamp(0, 1).to(DEVICE))
+    return made
+
+
+def counted(run):
+    """Launches of our kernels, and the bytes of the tensors that they take."""
+    seen = []
+    real = triton_scan.launch
+
+    def counting(kernel, grid, *arguments, **constants):
+        tensors = {t.data_ptr(): t.numel() * t.element_size() for t in arguments if torch.is_tensor(t)}
+        seen.append(sum(tensors.values()))
+        real(kernel, grid, *arguments, **constants)
+
+    triton_scan.launch = cuda_inference.launch = counting
+    try:
+        run()
+    finally:
+        triton_scan.launch = cuda_inference.launch = real
+    return len(seen), sum(seen)
+
+
+def model_row(name, precision, case, copied, rates):
+    """One model in one precision on pictures of one size."""
+    fuser = diffmf_cli.load_model(name, device="cuda", precision=precision)
+    network, fused = fuser._network, fuser._fused_kernels
+    if fused is None:
+        sys.exit("the fused kernels do not run here: triton or CUDA is missing")
+    batch, width, height = case
+    ir, vis = pictures(batch, width, height)
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as counter:
+            plain = network(ir, vis)
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_reserved()
+        for _ in range(3):
+            result = fused(ir, vis)
+        peak = torch.cuda.max_memory_reserved() - before
+        time = milliseconds(lambda: fused(ir, vis))
+        launches, moved = counted(lambda: fused.launch_all(torch.stack([ir[:, 0], vis[:, 0]])))
+        grey = ((result * 255).round() - (plain * 255).round()).abs().max().item()
+        plain_time = milliseconds(lambda: network(ir, vis), calls=2, turns=3)
+    operations = counter.get_total_flops()
+    floor = 1e3 * max(operations / rates[precision], moved / copied)
+    return {
+        "model": name,
+        "precision": precision,
+        "batch": batch,
+        "size": f"{width}x{height}",
+        "milliseconds": time,
+        "frames_per_second": batch / time * 1e3,
+        "plain_fp32_milliseconds": plain_time,
+        "launches": launches,
+        "megabytes": peak / 2**20,
+        "gflop": operations / 1e9,
+        "moved_megabytes": moved / 2**20,
+        "floor_milliseconds": floor,
+        "share_of_floor": floor / time,
+        "grey_levels_from_fp32": grey,
+    }
+
+
+def scan_rows(copied):
+    """One row for each type and number of maps, of the size that a picture of 640x480 has."""
+    h, w, d = 124, 164, 96
+    for dtype in (torch.float32, torch.float16):
+        for maps in (1, 8):
+            torch.manual_seed(0)
+            x, delta = (torch.randn(maps, h, w, d, device=DEVICE).to(dtype) for _ in range(2))
+            B, C = (torch.randn(maps, h, w, 1, device=DEVICE).to(dtype) for _ in range(2))
+            A = -torch.exp(0.3 * torch.randn(d, 1, device=DEVICE))
+            D, bias = torch.ones(d, device=DEVICE), torch.randn(d, device=DEVICE) - 4
+            arguments = (x, delta, A, B, C, D, bias)
+            moved = sum(t.numel() * t.element_size() for t in (x, delta, B, C, x))
+            with torch.no_grad():
+                time = replayed(lambda a=arguments: triton_scan.selective_scan_2d(*a))
+                mamba = None
+                if mamba_scan.unavailable(DEVICE) is None:
+                    mamba = replayed(lambda a=arguments: mamba_scan.selective_scan_2d(*a))
+                top = [t[:1].double().cpu() for t in (x, delta, B, C)]
+                rest = [t.double().cpu() for t in (A, D, bias)]
+                small = [t[:, :8] for t in top]
+                exact = reference.selective_scan_2d(small[0], small[1], rest[0], *small[2:], *rest[1:])
+                part = [t[:1, :8].contiguous() for t in (x, delta, B, C)]
+                got = triton_scan.selective_scan_2d(part[0], part[1], A, *part[2:], D, bias)
+                error = ((got.double().cpu() - exact).abs().max() / exact.abs().max()).item()
+            floor = 1e3 * moved / copied
+            yield {
+                "type": str(dtype).removeprefix("torch."),
+                "maps": maps,
+                "microseconds": 1e3 * time,
+                "floor_microseconds": 1e3 * floor,
+                "share_of_floor": floor / time,
+                "mamba_ssm_microseconds": None if mamba is None else 1e3 * mamba,
+                "times_faster": None if mamba is None else mamba / time,
+                "relative_error": error,
+            }
+
+
+def show(console, title, rows):
+    """A table of rows as they come; returns them."""
+    table, kept = Table(title=title), []
+    for row in rows:
+        if not kept:
+            for column in row:
+                table.add_column(column.replace("_", " "), justify="right")
+        kept.append(row)
+        table.add_row(
+            *("-" if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row.values())
+        )
+    console.print(table)
+    return kept
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--models", nargs="+", default=["base", "lite"], help="names or paths")
+    parser.add_argument("--precisions", nargs="+", default=["fp16", "fp32"], choices=list(TYPES))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("no CUDA device")
+    torch.backends.cudnn.allow_tf32 = False
+    console = Console(width=220)
+    copied, rates = limits()
+    card = torch.cuda.get_device_name()
+    products = ", ".join(f"{name} {rate / 1e12:.0f} TFLOP/s" for name, rate in rates.items())
+    console.print(f"{card}, torch {torch.__version__}: copy {copied / 1e9:.0f} GB/s, products {products}")
+    result = {"card": card, "torch": torch.__version__, "copy": copied, "products": rates}
+    with scan.using("triton"):
+        result["scan"] = show(console, "selective_scan_2d, 124x164x96, state size 1", scan_rows(copied))
+        cases = itertools.product(options.models, options.precisions, CASES)
+        rows = (model_row(*case, copied, rates) for case in cases)
+        result["model"] = show(console, "network", rows)
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
