@@ -33,9 +33,9 @@ def softplus(x):
 
 
 @triton.jit
-def _step_size(delta, bias, valid, SOFTPLUS: tl.constexpr):
-    """`softplus(delta + bias)`, or `delta` where it is a step size already; what is not valid stays zero."""
-    return tl.where(valid, softplus(delta + bias), 0.0) if SOFTPLUS else delta
+def _step_size(delta, bias, SOFTPLUS: tl.constexpr):
+    """`softplus(delta + bias)`, or `delta` where it is a step size already."""
+    return softplus(delta + bias) if SOFTPLUS else delta
 
 
 @triton.jit
@@ -87,8 +87,7 @@ def chunk_states(
     picture = tl.program_id(2)
     axis = tl.program_id(1) % 2
     chunk = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    # As wide as the tile, so that the compiler lays out parameters as it does what they meet.
-    lane = ((tl.program_id(1) // 2) * LANES + tl.arange(0, LANES))[None, :] + tl.zeros((ROWS, 1), tl.int32)
+    lane = ((tl.program_id(1) // 2) * LANES + tl.arange(0, LANES))[None, :]
     inside = lane < d
     tokens = h * w
     chosen = tl.minimum(picture // shared, SETS - 1)
@@ -108,7 +107,7 @@ def chunk_states(
         at = pixel[:, None] * d + lane
         x = x + (tl.load(x_ptr + at, mask=valid, other=0.0).to(tl.float32),)
         delta = tl.load(delta_ptr + at, mask=valid, other=0.0).to(tl.float32)
-        dt = dt + (_step_size(delta, bias, valid, SOFTPLUS),)
+        dt = dt + (tl.where(valid, _step_size(delta, bias, SOFTPLUS), 0.0),)
         where = where + (pixel,)
         pixel, place, line = _next(pixel, place, line, length, step)
     for n in range(N):
@@ -175,7 +174,7 @@ def entering_states(
         bias = tl.load(bias_ptr + chosen * d + lane, mask=inside, other=0.0)
     delta = tl.load(delta_ptr + pixel * d + lane, mask=inside, other=0.0).to(tl.float32)
     rate = -tl.load(A_ptr + (chosen * d + lane) * N + n, mask=inside, other=-1.0)
-    decay = tl.maximum(_step_size(delta, bias, inside, SOFTPLUS) * rate, 1e-12)
+    decay = tl.maximum(_step_size(delta, bias, SOFTPLUS) * rate, 1e-12)
     series = 1.0 + decay * (0.5 + decay * (0.083333333 - decay * decay * 0.0013888889))
     x = tl.load(x_ptr + pixel * d + lane, mask=inside, other=0.0).to(tl.float32)
     start = x * tl.load(B_ptr + pixel * N + n).to(tl.float32) / rate
@@ -256,9 +255,7 @@ def chunk_outputs(
     blocks: tl.constexpr = (d + LANES - 1) // LANES
     axis = FIRST + tl.program_id(1) // blocks
     chunk = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    lane = ((tl.program_id(1) % blocks) * LANES + tl.arange(0, LANES))[None, :] + tl.zeros(
-        (ROWS, 1), tl.int32
-    )
+    lane = ((tl.program_id(1) % blocks) * LANES + tl.arange(0, LANES))[None, :]
     inside = lane < d
     tokens = h * w
     chosen = tl.minimum(picture // shared, SETS - 1)
@@ -284,7 +281,7 @@ def chunk_outputs(
         delta = tl.load(delta_ptr + at, mask=valid, other=0.0).to(tl.float32)
         x = x + (value,)
         y = y + (skip * value,)
-        dt = dt + (_step_size(delta, bias, valid, SOFTPLUS),)
+        dt = dt + (tl.where(valid, _step_size(delta, bias, SOFTPLUS), 0.0),)
         where = where + (pixel,)
         pixel, place, line = _next(pixel, place, line, length, step)
     for n in range(N):
