@@ -20,6 +20,7 @@ from diffmf_cli.batch.job import Job, Outcome, Settings
 from diffmf_cli.errors import DiffmfError, UsageError
 from diffmf_cli.fusion.files import encode_fused, read_pair
 from diffmf_cli.fusion.fuser import Fuser, Prepared, prepare
+from diffmf_cli.images.opencv import cv2
 from diffmf_cli.images.range import IntensityRange
 from diffmf_cli.images.raw import RawLayout
 from diffmf_cli.images.read import Image
@@ -71,6 +72,7 @@ class Pipeline:
 
     def __init__(self, fuser: Fuser, settings: Settings, *, threads: int | None = None) -> None:
         count = threads or min(8, os.cpu_count() or 1)
+        cv2.setNumThreads(1)  # of OpenCV: beside as many pictures as there are threads more would only wait
         largest = settings.batch_size or automatic_batch_size(fuser.device, (1, 1))
         self.depth = 4 * count + 2 * largest
         self._fuser, self._settings = fuser, settings

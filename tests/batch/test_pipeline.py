@@ -82,19 +82,19 @@ def test_few_pairs_are_on_their_way_at_once(fuser, settings, make_pairs, finish,
     from diffmf_cli.batch import pipeline as module
 
     monkeypatch.setattr(module, "MOST_PIXELS", 4 * 48 * 64)
-    on_way, most, lock = set(), [0], threading.Lock()
+    on_way, most, lock = {}, [0], threading.Lock()
     read, restore = module.prepare, fuser.restore
 
     def counted(ir, vis, **options):
         pair = read(ir, vis, **options)
         with lock:
-            on_way.add(id(pair))
-            most[0] = max(most[0], len(on_way))
+            on_way[id(pair)] = pair.vis.size
+            most[0] = max(most[0], sum(on_way.values()))
         return pair
 
     def counted_out(pair, fused):
         with lock:
-            on_way.discard(id(pair))
+            on_way.pop(id(pair))
         return restore(pair, fused)
 
     monkeypatch.setattr(module, "prepare", counted)
@@ -105,7 +105,7 @@ def test_few_pairs_are_on_their_way_at_once(fuser, settings, make_pairs, finish,
     ir, vis = make_pairs(30)
     many = table_of_folders(str(ir), str(vis), Naming(str(tmp_path / "out"))).jobs
     assert len(finish(Pipeline(fuser, settings), many)) == 30
-    assert 2 <= most[0] <= 6  # four large ones, or a few more of the small
+    assert 2 * 48 * 64 <= most[0] <= 4 * 48 * 64
 
 
 def test_reading_and_writing_overlap_the_network(fuser, settings, jobs, finish, monkeypatch):
