@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import diffmf_cli
 from diffmf_cli import scan
-from diffmf_cli.model import cuda_inference
+from diffmf_cli.model.cuda import inference
 from diffmf_cli.scan import mamba_scan, reference, triton_scan
 
 CASES = [(1, 640, 480), (8, 640, 480), (1, 1280, 1024)]
@@ -94,11 +94,11 @@ def counted(run):
         seen.append(sum(tensors.values()))
         real(kernel, grid, *arguments, **constants)
 
-    triton_scan.launch = cuda_inference.launch = counting
+    triton_scan.launch = inference.launch = counting
     try:
         run()
     finally:
-        triton_scan.launch = cuda_inference.launch = real
+        triton_scan.launch = inference.launch = real
     return len(seen), sum(seen)
 
 

@@ -23,7 +23,7 @@ from diffmf_cli.model.catalogue import check_task, find_weights
 if TYPE_CHECKING:
     import torch
 
-    from diffmf_cli.model.cuda_inference import CudaInference
+    from diffmf_cli.model.cuda.inference import CudaInference
     from diffmf_cli.model.network import DiffMF
 
 log = logging.getLogger(__name__)
@@ -418,12 +418,12 @@ def _fused_kernels(
         return None
     import torch
 
-    from diffmf_cli.model import cuda_inference
+    from diffmf_cli.model.cuda import inference
 
-    if not cuda_inference.supports(network.config):
+    if not inference.supports(network.config):
         return None
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}.get(precision, torch.float16)
-    return cuda_inference.CudaInference(network, dtype)
+    return inference.CudaInference(network, dtype)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

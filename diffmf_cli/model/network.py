@@ -130,7 +130,7 @@ def _for_strips(work: Callable[[slice], None], x: Tensor) -> None:
 
 
 def _by_kernels(x: Tensor) -> bool:
-    """Whether `network_cpu` can stand in for what is here: float32 inference on a CPU with numba."""
+    """Whether `diffmf_cli.model.cpu` can stand in for what is here: float32 inference on a CPU with numba."""
     plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     return plain and not torch.is_grad_enabled() and scan.choose(x.device) == "numba"
 
@@ -486,15 +486,15 @@ class DiffMF(nn.Module):
             vis: `(B, 1, H, W)` in [0, 1], luma.
             tile: if not 0, the full-resolution stages run in strips of about `tile` x `tile` pixels. They are
                 local and the strips overlap by their reach, so the result is the same; the state space part
-                always sees the whole picture. `network_cpu`, row by row anyway, needs none.
+                always sees the whole picture. `diffmf_cli.model.cpu`, row by row anyway, needs none.
 
         Returns:
             `(B, 1, H, W)` in [0, 1], float32.
         """
         if _by_kernels(ir):
-            from diffmf_cli.model import network_cpu
+            from diffmf_cli.model.cpu import inference
 
-            return network_cpu.fuse(self, ir, vis)
+            return inference.fuse(self, ir, vis)
         h, w = ir.shape[-2:]
         rows, columns = (reflected(n, ir.device) for n in (h, w))
         ir, vis = (t[:, :, rows][..., columns] for t in (ir, vis))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from triton.runtime.errors import OutOfResources
 
-from diffmf_cli.model import cuda_kernels as kernels
+from diffmf_cli.model.cuda import kernels
 from diffmf_cli.model.network import MARGIN, MULTIPLE, ChannelExchange, Config, Conv3x3, DiffMF, VSSBlock
 from diffmf_cli.scan.triton_scan import launch, scan_chunks
 

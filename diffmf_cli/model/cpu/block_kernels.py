@@ -8,7 +8,7 @@ numba's cache. Features are tokens, `(h * w, C)`, float32; the widths of product
 import numpy as np
 from numba import boolean, float32, float64, int64, njit, void
 
-from diffmf_cli.model.pointwise_kernels import (
+from diffmf_cli.model.cpu.pointwise_kernels import (
     depthwise,
     depthwise_silu,
     depthwise_silu_lanes,
@@ -17,7 +17,7 @@ from diffmf_cli.model.pointwise_kernels import (
     guide,
     norm,
 )
-from diffmf_cli.model.product_kernels import CHUNK, add_product, convolve, copy_lanes, linear
+from diffmf_cli.model.cpu.product_kernels import CHUNK, add_product, convolve, copy_lanes, linear
 from diffmf_cli.scan.numba_kernels import JIT, LANES, softplus
 
 _F = np.float32

@@ -8,7 +8,7 @@ import torch
 from diffmf_cli import scan
 from diffmf_cli.model.network import Config, DiffMF
 
-network_cpu = pytest.importorskip("diffmf_cli.model.network_cpu")
+inference = pytest.importorskip("diffmf_cli.model.cpu.inference")
 
 
 def made(config):
@@ -95,7 +95,7 @@ def test_training_and_other_types_go_the_plain_way(pictures, monkeypatch):
     def refuse(*_):
         raise AssertionError("kernels")
 
-    monkeypatch.setattr(network_cpu, "fuse", refuse)
+    monkeypatch.setattr(inference, "fuse", refuse)
     with pytest.raises(AssertionError, match="kernels"):
         fuse(model, ir, vis)
     assert model(ir, vis).requires_grad

@@ -1,4 +1,4 @@
-"""DIFF-MF's inference as Triton kernels; see `cuda_inference`.
+"""DIFF-MF's inference as Triton kernels; see `diffmf_cli.model.cuda.inference`.
 
 Features are `(P, L, C)` with pixels in rows: P pictures of all modalities, those of one set of weights one
 after the other. `batch` pictures in a row have the same weights, all that remain the last set's. A program

@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from diffmf_cli.model import block_kernels as blocks
-from diffmf_cli.model import picture_kernels as pictures
+from diffmf_cli.model.cpu import block_kernels as blocks
+from diffmf_cli.model.cpu import picture_kernels as pictures
+from diffmf_cli.model.cpu.scan_kernels import scan_in_place
 from diffmf_cli.model.network import (
     MARGIN,
     ChannelExchange,
@@ -29,7 +30,6 @@ from diffmf_cli.model.network import (
     VSSBlock,
     reflected,
 )
-from diffmf_cli.model.scan_kernels import scan_in_place
 from diffmf_cli.scan.numba_kernels import LANES
 from diffmf_cli.threads import on_threads
 

@@ -11,7 +11,7 @@ from llvmlite import binding, ir
 from numba import config, float32, int64, njit, types, void
 from numba.extending import intrinsic
 
-from diffmf_cli.model.lanes import Lanes, loop
+from diffmf_cli.model.cpu.lanes import Lanes, loop
 from diffmf_cli.scan.numba_kernels import JIT, LANES
 
 CHUNK = 24  # tokens that go through several operations together: they fit into the innermost cache

@@ -7,7 +7,7 @@ import torch
 INTERPRETED = """
 import torch
 from diffmf_cli import scan
-from diffmf_cli.model.cuda_inference import CudaInference
+from diffmf_cli.model.cuda.inference import CudaInference
 from diffmf_cli.model.network import Config, DiffMF
 
 torch.manual_seed(0)
@@ -44,9 +44,9 @@ def cuda():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     pytest.importorskip("triton")
-    from diffmf_cli.model import cuda_inference
+    from diffmf_cli.model.cuda import inference
 
-    return cuda_inference
+    return inference
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-kernels = pytest.importorskip("diffmf_cli.model.pointwise_kernels")
+kernels = pytest.importorskip("diffmf_cli.model.cpu.pointwise_kernels")
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from llvmlite import ir
 from numba import float32, float64, int64, njit, types, void
 from numba.extending import intrinsic
 
-from diffmf_cli.model.lanes import Lanes, loop
-from diffmf_cli.model.product_kernels import CHUNK, add_product
+from diffmf_cli.model.cpu.lanes import Lanes, loop
+from diffmf_cli.model.cpu.product_kernels import CHUNK, add_product
 from diffmf_cli.scan.numba_kernels import JIT, LANES, fetch
 
 _F = np.float32

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import float32, int64, njit, types, void
 from numba.extending import intrinsic
 
-from diffmf_cli.model.lanes import Lanes, loop
+from diffmf_cli.model.cpu.lanes import Lanes, loop
 from diffmf_cli.scan.numba_kernels import JIT, LANES, exp2, fma
 
 _F = np.float32

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-kernels = pytest.importorskip("diffmf_cli.model.product_kernels")
+kernels = pytest.importorskip("diffmf_cli.model.cpu.product_kernels")
 
 
 def normal(*size):

@@ -6,7 +6,7 @@ import torch
 
 from diffmf_cli.scan import reference
 
-kernels = pytest.importorskip("diffmf_cli.model.scan_kernels")
+kernels = pytest.importorskip("diffmf_cli.model.cpu.scan_kernels")
 
 
 @pytest.mark.parametrize("states", [1, 3])

@@ -9,8 +9,8 @@ form of weights see `convolve`; biases are those of a group of pixels.
 import numpy as np
 from numba import float32, int64, njit, void
 
-from diffmf_cli.model.pointwise_kernels import leaky_relu, sigmoid
-from diffmf_cli.model.product_kernels import convolve
+from diffmf_cli.model.cpu.pointwise_kernels import leaky_relu, sigmoid
+from diffmf_cli.model.cpu.product_kernels import convolve
 from diffmf_cli.scan.numba_kernels import JIT
 
 _F = np.float32
