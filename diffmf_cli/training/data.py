@@ -125,7 +125,7 @@ class CropSampler:
 
     def __init__(self, pairs: Pairs, recipe: Data, device: torch.device, seed: int) -> None:
         self.crop = crop = recipe.crop
-        self.constants = recipe.constants
+        self.constants, self.flat_vis = recipe.constants, recipe.flat_vis
         big_enough = [i for i, a in enumerate(pairs.ir) if min(a.shape) >= crop]
         if not big_enough:
             raise UsageError(
@@ -193,11 +193,11 @@ class CropSampler:
         gain = 1 + 0.3 * (vary[:, 2:4] - 0.5)
         shaped = (clean.clamp_min(1e-4) ** gamma.T[..., None, None]) * gain.T[..., None, None]
         clean = torch.where((vary[:, 4] < 0.5)[None, :, None, None], shaped.clamp(0, 1), clean)
-        # Flat pictures must stay flat: some crops are two constants, one in twenty has one.
+        # Flat pictures must stay flat, and must not weaken the other: some crops are two constants, some one.
         level = (1.2 * vary[:, 8:10].T - 0.1).clamp(0, 1)[..., None, None].expand_as(clean)
         chance = vary[:, 5]
         both = chance < self.constants
-        only_ir, only_vis = chance > 0.97, (chance > 0.95) & (chance < 0.97)
+        only_ir, only_vis = chance > 0.97, (chance > 0.97 - self.flat_vis) & (chance < 0.97)
         chosen = torch.stack([both | only_ir, both | only_vis])
         clean = torch.where(chosen[..., None, None], level, clean)
         # Dark visible pictures carry sensor noise: it is added to what the network sees only.

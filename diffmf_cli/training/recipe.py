@@ -31,6 +31,7 @@ class Data:
         crop: side of a training crop, a multiple of 16.
         batch: crops a step.
         constants: share of crops that are two constants, so that flat pictures stay flat.
+        flat_vis: share of crops whose visible picture alone is a constant, as a black frame is.
     """
 
     sources: list[str] = field(default_factory=list)
@@ -39,6 +40,7 @@ class Data:
     crop: int = 128
     batch: int = 16
     constants: float = 0.08
+    flat_vis: float = 0.02
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,7 @@ _RANGES = {
     "steps": (1, math.inf),
     "validate_every": (1, math.inf),
     "constants": (0, 1),
+    "flat_vis": (0, 0.9),
     "average": (0, 1),
     "flat": (0, 1),
     "sum_share": (0, 1),
