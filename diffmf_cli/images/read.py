@@ -2,11 +2,12 @@
 
 Pillow reads what has 8 bits: it says what is wrong with a file, knows EXIF, palettes and CMYK, keeps the
 colour under transparent pixels of a TIFF, and prints nothing. OpenCV reads 16-bit and float, which Pillow
-does not.
+does not, and ordinary PNG, which it decodes in one go.
 """
 
 import io
 import warnings
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -212,13 +213,16 @@ def _decode_pillow(data: bytes, kind: str) -> tuple[np.ndarray, int]:
 
 
 def _decode_png(data: bytes) -> tuple[np.ndarray, int]:
-    with PIL.Image.open(io.BytesIO(data), formats=["PNG"]) as picture:
-        picture.verify()  # the checksum of every chunk but the last
+    with PIL.Image.open(io.BytesIO(data), formats=["PNG"]):
+        pass  # its header is right, and it is not too large
     if PNG_END not in data:
         raise ValueError("its end is missing")
-    if data[24] <= 8:  # bits per channel, at a fixed place in the header
+    pixels, exif, kinds = _png_parts(data)
+    bits, colour_type = data[24], data[25]  # at a fixed place in the header
+    plain = bits == 8 and colour_type in (0, 2, 6) and kinds.isdisjoint((b"tRNS", b"acTL"))
+    if bits <= 8 and not plain:  # palettes, a few bits, a transparent colour, an animation
         return _decode_pillow(data, "PNG")
-    pixels, exif = _png_parts(data)
+    # Pillow would go through its chunks one by one, and among many threads wait for the interpreter each time.
     return _upright(_decode_opencv(pixels), _orientation(lambda: _parse_exif(exif))), 1
 
 
@@ -268,18 +272,34 @@ def _decode_opencv(data: bytes) -> np.ndarray:
     return pixels if pixels.dtype in (np.uint8, np.uint16) else pixels.astype(np.float32, copy=False)
 
 
-def _png_parts(data: bytes) -> tuple[bytes, bytes]:
-    """The PNG without metadata, about which the PNG library inside OpenCV prints to stderr, and its EXIF."""
-    kept, exif, start = [PNG_SIGNATURE], b"", len(PNG_SIGNATURE)
-    while start < len(data):
+def _png_parts(data: bytes) -> tuple[bytes, bytes, set[bytes]]:
+    """The PNG without metadata, about which OpenCV's PNG library prints to stderr; EXIF; all kinds of parts.
+
+    Raises:
+        ValueError: if a checksum is wrong, about which that library would print too.
+    """
+    kept, exif, kinds, start = [PNG_SIGNATURE], b"", set(), len(PNG_SIGNATURE)
+    whole = memoryview(data)
+    while start < len(data) and b"IEND" not in kinds:
         end = start + 12 + int.from_bytes(data[start : start + 4], "big")
         kind = data[start + 4 : start + 8]
+        if _checksum(whole[start + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise ValueError(f"a checksum is wrong, of its {kind.decode('ascii', 'replace')}")
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
             kept.append(data[start:end])
         elif kind == b"eXIf":
             exif = data[start + 8 : end - 4]
+        kinds.add(kind)
         start = end
-    return b"".join(kept), exif
+    return b"".join(kept), exif, kinds
+
+
+def _checksum(part: memoryview) -> int:
+    """CRC-32, in pieces for which zlib keeps the interpreter: see `_decode_png`."""
+    found = 0
+    for start in range(0, len(part), 4096):
+        found = zlib.crc32(part[start : start + 4096], found)
+    return found
 
 
 def _parse_exif(data: bytes) -> PIL.Image.Exif:

@@ -442,3 +442,29 @@ def test_real_pictures():
             assert vis.pixels.shape[2] == 3
             reference = cv2.imread(str(DATA / folder / "vi" / name), cv2.IMREAD_COLOR)[..., ::-1]
             assert np.abs(vis.pixels - reference.astype(int)).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1"])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_every_kind_of_png_is_read_as_pillow_reads_it(mode, transparent):
+    rng = np.random.default_rng(3)
+    picture = Pillow.fromarray(rng.integers(0, 256, (19, 31, 4), np.uint8), "RGBA")
+    picture = picture.convert("RGB").quantize(90) if mode == "P" else picture.convert(mode)
+    key = {"L": 3, "RGB": (1, 2, 3), "P": 5}.get(mode) if transparent else None
+    file = io.BytesIO()
+    picture.save(file, "PNG", **({} if key is None else {"transparency": key}))
+
+    found = read_image(file.getvalue())
+
+    with Pillow.open(file) as expected:
+        wanted = {"L": "L", "1": "L", "LA": "LA"}.get(mode, "RGB") + ("A" if mode == "RGBA" else "")
+        if key is not None:
+            wanted += "A"
+        pixels = np.asarray(expected.convert(wanted))
+    alpha = pixels[..., -1] if wanted.endswith("A") else None
+    colours = pixels if alpha is None else pixels[..., :-1]
+    np.testing.assert_array_equal(found.pixels, colours.squeeze())
+    if alpha is None:
+        assert found.alpha is None
+    else:
+        np.testing.assert_array_equal(found.alpha, alpha)
