@@ -25,6 +25,12 @@ def _exp(x):
     return tl.exp2(x * 1.4426950408889634)
 
 
+@triton.jit
+def _lanes(block, ROWS: tl.constexpr, LANES: tl.constexpr):
+    """Channels of a block, as a whole tile: parameters then lie in threads as the pictures do."""
+    return tl.broadcast_to((block * LANES + tl.arange(0, LANES))[None, :], (ROWS, LANES))
+
+
 @triton.jit(do_not_specialize=("h", "w", "chunks"))
 def chunk_states(
     x_ptr,
@@ -51,7 +57,7 @@ def chunk_states(
     picture = tl.program_id(2).to(tl.int64)
     axis = tl.program_id(1) % 2
     chunk = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    lane = ((tl.program_id(1) // 2) * LANES + tl.arange(0, LANES))[None, :]
+    lane = _lanes(tl.program_id(1) // 2, ROWS, LANES)
     inside = lane < d
     tokens = h * w
     x_ptr += picture * tokens * d
@@ -75,14 +81,15 @@ def chunk_states(
         where = where + (pixel,)
         pixel, place, line = _next(pixel, place, line, length, step)
     for n in range(N):
-        A = tl.load(A_ptr + lane * N + n, mask=inside, other=0.0)
+        A = tl.load(A_ptr + n * d + lane, mask=inside, other=0.0)
+        binary = A * 1.4426950408889634
         decay = tl.full((ROWS, LANES), 1.0, tl.float32)
         ahead = tl.zeros((ROWS, LANES), tl.float32)
         back = tl.zeros((ROWS, LANES), tl.float32)
         for u in tl.static_range(CHUNK):
             known = (chunk * CHUNK + u < tokens)[:, None]
             B = tl.load(B_ptr + where[u][:, None] * N + n, mask=known, other=0.0).to(tl.float32)
-            a = _exp(dts[u] * A)
+            a = tl.exp2(dts[u] * binary)
             b = inputs[u] * B
             ahead = a * ahead + b
             back += decay * b
@@ -116,7 +123,7 @@ def chunk_adjoints(
     picture = tl.program_id(2).to(tl.int64)
     axis = tl.program_id(1) % 2
     chunk = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    lane = ((tl.program_id(1) // 2) * LANES + tl.arange(0, LANES))[None, :]
+    lane = _lanes(tl.program_id(1) // 2, ROWS, LANES)
     inside = lane < d
     tokens = h * w
     if axis == 0:
@@ -137,14 +144,15 @@ def chunk_adjoints(
         where = where + (pixel,)
         pixel, place, line = _next(pixel, place, line, length, step)
     for n in range(N):
-        A = tl.load(A_ptr + lane * N + n, mask=inside, other=0.0)
+        A = tl.load(A_ptr + n * d + lane, mask=inside, other=0.0)
+        binary = A * 1.4426950408889634
         decay = tl.full((ROWS, LANES), 1.0, tl.float32)
         ahead = tl.zeros((ROWS, LANES), tl.float32)
         back = tl.zeros((ROWS, LANES), tl.float32)
         for u in tl.static_range(CHUNK):
             known = (chunk * CHUNK + u < tokens)[:, None]
             C = tl.load(C_ptr + where[u][:, None] * N + n, mask=known, other=0.0).to(tl.float32)
-            a = _exp(dts[u] * A)
+            a = tl.exp2(dts[u] * binary)
             e = grads[u] * C
             back = a * (back + e)
             decay *= a
@@ -194,7 +202,7 @@ def chain(
         reversed = order % 2 == 0
     else:
         pixel = picture * tokens + tl.where(reversed, tokens - 1, 0)
-        rate = -tl.load(A_ptr + lane * N + n, mask=inside, other=-1.0)
+        rate = -tl.load(A_ptr + n * d + lane, mask=inside, other=-1.0)
         dt = tl.load(dt_ptr + pixel * d + lane, mask=inside, other=0.0)
         x = tl.load(x_ptr + pixel * d + lane, mask=inside, other=0.0).to(tl.float32)
         start = x * tl.load(B_ptr + pixel * N + n).to(tl.float32) / rate * _start_factor(dt * rate)
@@ -264,7 +272,7 @@ def outputs(
     picture = tl.program_id(2).to(tl.int64)
     axis = tl.program_id(1) % 2
     chunk = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    lane = ((tl.program_id(1) // 2) * LANES + tl.arange(0, LANES))[None, :]
+    lane = _lanes(tl.program_id(1) // 2, ROWS, LANES)
     inside = lane < d
     tokens = h * w
     if axis == 0:
@@ -292,7 +300,8 @@ def outputs(
         where = where + (pixel,)
         pixel, place, line = _next(pixel, place, line, length, step)
     for n in range(N):
-        A = tl.load(A_ptr + lane * N + n, mask=inside, other=0.0)
+        A = tl.load(A_ptr + n * d + lane, mask=inside, other=0.0)
+        binary = A * 1.4426950408889634
         mask = (chunk < chunks)[:, None] & inside
         summary = chunk[:, None] * d + lane
         plane = state_ptr + ((picture * 4 + 2 * axis) * N + n) * chunks * d
@@ -304,7 +313,7 @@ def outputs(
         for u in tl.static_range(CHUNK):
             known = (chunk * CHUNK + u < tokens)[:, None]
             B = tl.load(B_ptr + where[u][:, None] * N + n, mask=known, other=0.0).to(tl.float32)
-            decays = decays + (_exp(dts[u] * A),)
+            decays = decays + (tl.exp2(dts[u] * binary),)
             added = added + (inputs[u] * B,)
             ahead = decays[u] * ahead + added[u]
             states = states + (ahead,)
@@ -353,7 +362,7 @@ def _add_gradients_of_start(
     tl.debug_barrier()  # other threads of this program wrote there
     inside = lane < d
     at = pixel * d + lane
-    rate = -tl.load(A_ptr + lane * N + n, mask=inside, other=-1.0)
+    rate = -tl.load(A_ptr + n * d + lane, mask=inside, other=-1.0)
     x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
     dt = tl.load(dt_ptr + at, mask=inside, other=0.0)
     B = tl.load(B_ptr + pixel * N + n).to(tl.float32)
@@ -407,7 +416,8 @@ def gradients(
     block = tl.program_id(1) // 2
     blocks: tl.constexpr = (d + LANES - 1) // LANES
     chunk = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    lane = (block * LANES + tl.arange(0, LANES))[None, :]
+    lane = _lanes(block, ROWS, LANES)
+    once = (block * LANES + tl.arange(0, LANES))[None, :]
     inside = lane < d
     tokens = h * w
     if axis == 0:
@@ -428,7 +438,8 @@ def gradients(
     sum_D = tl.zeros((ROWS, LANES), tl.float32)
     total_bias = tl.zeros((1, LANES), tl.float32)
     for n in range(N):
-        A = tl.load(A_ptr + lane * N + n, mask=inside, other=0.0)
+        A = tl.load(A_ptr + n * d + lane, mask=inside, other=0.0)
+        binary = A * 1.4426950408889634
         mask = (chunk < chunks)[:, None] & inside
         plane = ((picture * 4 + 2 * axis) * N + n) * chunks * d + chunk[:, None] * d + lane
         ahead = tl.load(state_ptr + plane, mask=mask, other=0.0)
@@ -447,7 +458,7 @@ def gradients(
             grad = tl.load(grad_ptr + at, mask=known & inside, other=0.0).to(tl.float32)
             B = tl.load(B_ptr + pixel[:, None] * N + n, mask=known, other=0.0).to(tl.float32)
             C = tl.load(C_ptr + pixel[:, None] * N + n, mask=known, other=0.0).to(tl.float32)
-            a = _exp(dt * A)
+            a = tl.exp2(dt * binary)
             entered = entered + (ahead,)
             ahead = a * ahead + dt * x * B
             adjoint = grad * C + to_end
@@ -466,7 +477,7 @@ def gradients(
             grad = tl.load(grad_ptr + at, mask=known & inside, other=0.0).to(tl.float32)
             B = tl.load(B_ptr + here * N + n, mask=known, other=0.0).to(tl.float32)
             C = tl.load(C_ptr + here * N + n, mask=known, other=0.0).to(tl.float32)
-            a = _exp(dt * A)
+            a = tl.exp2(dt * binary)
             adjoint = grad * C + to_start
             to_start = a * adjoint
             grad_b = adjoint + adjoints[CHUNK - v]
@@ -506,7 +517,7 @@ def gradients(
                 grad_x_ptr,
                 grad_delta_ptr,
                 grad_BC_ptr,
-                lane,
+                once,
                 d,
                 N,
             )
@@ -525,13 +536,14 @@ def gradients(
                 grad_x_ptr,
                 grad_delta_ptr,
                 grad_BC_ptr,
-                lane,
+                once,
                 d,
                 N,
             )
         if N > 1:
             tl.debug_barrier()
-        tl.store(grad_parameters_ptr + n * d + lane, total_A, mask=inside)
+        tl.store(grad_parameters_ptr + n * d + once, total_A, mask=once < d)
     total_bias += tl.sum(sum_bias, 0, keep_dims=True)
-    tl.store(grad_parameters_ptr + N * d + lane, total_bias, mask=inside)
-    tl.store(grad_parameters_ptr + (N + 1) * d + lane, tl.sum(sum_D, 0, keep_dims=True), mask=inside)
+    tl.store(grad_parameters_ptr + N * d + once, total_bias, mask=once < d)
+    total_D = tl.sum(sum_D, 0, keep_dims=True)
+    tl.store(grad_parameters_ptr + (N + 1) * d + once, total_D, mask=once < d)

@@ -29,7 +29,7 @@ def _chain(
     from diffmf_cli.scan import training_kernels
 
     pictures, h, w, d = x.shape
-    n = A.shape[1]
+    n = A.shape[0]
     grid = (n * -(-d // 16), 4, pictures)
     tile = {"GROUPS": GROUPS, "STRETCH": 4, "LANES": 16}
     tensors = (x, dt, A, B, decay, states)
@@ -55,13 +55,13 @@ def _scan(
     """Results of the orders along rows and of those along columns, `(P, h, w, d)` float32.
 
     And what the way back needs: step sizes `(P, h, w, d)`, decays of chunks `(P, 2, n, chunks, d)` and the
-    states that enter them, `(P, 4, n, chunks, d)`. Parameters are float32, pictures of any floating type.
+    states that enter them, `(P, 4, n, chunks, d)`. Parameters are float32, `A` is `(n, d)`; pictures are of any floating type.
     """
     from diffmf_cli.scan import training_kernels as kernels
 
     x, delta, A, B, C, D, delta_bias = (t.contiguous() for t in (x, delta, A, B, C, D, delta_bias))
     pictures, h, w, d = x.shape
-    n = A.shape[1]
+    n = A.shape[0]
     rows, columns, dt = (torch.empty_like(x, dtype=torch.float32) for _ in range(3))
     decay = A.new_empty(pictures, 2, n, _chunks(h * w), d)
     states = A.new_empty(pictures, 4, n, _chunks(h * w), d)
@@ -77,8 +77,8 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     pictures, h, w, d = x.shape
     rows, columns, dt = (A.new_empty(x.shape) for _ in range(3))
-    decay = A.new_empty(pictures, 2, A.shape[1], _chunks(h * w), d)
-    return rows, columns, dt, decay, A.new_empty(pictures, 4, A.shape[1], _chunks(h * w), d)
+    decay = A.new_empty(pictures, 2, A.shape[0], _chunks(h * w), d)
+    return rows, columns, dt, decay, A.new_empty(pictures, 4, A.shape[0], _chunks(h * w), d)
 
 
 @torch.library.custom_op("diffmf::scan_backward", mutates_args=())
@@ -106,7 +106,7 @@ def _scan_backward(
     )
     adjoints = torch.empty_like(states)
     grads = _empty_gradients(x, A)
-    n = A.shape[1]
+    n = A.shape[0]
     _walk(kernels.chunk_adjoints, x, n, dt, A, C, grad_rows, grad_columns, adjoints)
     _chain(True, x, dt, A, B, decay, adjoints)
     upstream = (grad_rows, grad_columns, states, adjoints)
@@ -116,7 +116,7 @@ def _scan_backward(
 
 def _empty_gradients(x: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     pictures, h, w, d = x.shape
-    n = A.shape[1]
+    n = A.shape[0]
     grad_x, grad_delta = (A.new_empty(2, pictures, h, w, d) for _ in range(2))
     grad_BC = A.new_empty(2 * -(-d // _lanes(d)), pictures, h, w, 2 * n)
     return grad_x, grad_delta, grad_BC, A.new_empty(2 * pictures * _programs(h * w, d), n + 2, d)
@@ -148,13 +148,13 @@ def _save(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> N
 def _backward(ctx: Any, grad_rows: Tensor, grad_columns: Tensor, *_: None) -> tuple[Tensor, ...]:
     x, A, B, C = ctx.saved_tensors[:4]
     parts = _scan_backward(*ctx.saved_tensors, grad_rows, grad_columns)
-    n = A.shape[1]
+    n = A.shape[0]
     grad_B, grad_C = parts[2].sum(0).split(n, -1)
     grad_A, grad_bias, grad_D = parts[3].sum(0).split([n, 1, 1])
     return (
         (parts[0][0] + parts[0][1]).to(x.dtype),
         (parts[1][0] + parts[1][1]).to(ctx.delta_dtype),
-        grad_A.t(),
+        grad_A,
         grad_B.to(B.dtype),
         grad_C.to(C.dtype),
         grad_D[0],
@@ -169,6 +169,6 @@ def selective_scan_2d(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
 ) -> Tensor:
     """See `diffmf_cli.scan.selective_scan_2d`; of pictures with fewer than 2^31 values, not float64."""
-    rows, columns, *_ = _scan(x, delta, A.float(), B, C, D.float(), delta_bias.float())
+    rows, columns, *_ = _scan(x, delta, A.t().float(), B, C, D.float(), delta_bias.float())
     result: Tensor = (rows + columns).to(x.dtype)
     return result
