@@ -1,14 +1,14 @@
 """The scan with gradients as Triton kernels; see `triton_training`.
 
-Each order is cut into chunks of tokens, as for inference, and so is its gradient, which runs the other way. The
-gradient by a state obeys a recurrence of its own: with `e_t = C_t grad_t` and what is handed on to the token
-before, `k_t = a_t h_t`,
+Each order is cut into chunks of tokens, as for inference, and so is its gradient, which runs the other way.
+The gradient by a state obeys a recurrence of its own. With `e_t = C_t grad_t` it is `h_t`, and `k_t` is what
+it hands on to the token before:
 
-    h_t = e_t + k_{t+1}        (of the state at t)
+    h_t = e_t + k_{t+1}        k_t = a_t h_t
 
-so a chunk passes on as much of a gradient as of a state, the product of its decays. Three kernels a direction:
-`chunk_states` or `chunk_adjoints` find what a chunk adds, `chain` lets chunks follow each other, and `outputs`
-or `gradients` walk again from what really enters. States are not kept but walked again.
+So a chunk passes on as much of a gradient as of a state: the product of its decays. Three kernels each way:
+`chunk_states` or `chunk_adjoints` find what a chunk adds, `chain` links the chunks, and `outputs`
+or `gradients` walk again from what really enters. States are not kept but computed again.
 
 A tile is `(ROWS, LANES)`: chunks by channels, four channels to a thread, so that loads are wide and sums over
 channels short. Two orders walk the same tokens, one up and one down.
@@ -126,10 +126,7 @@ def chunk_adjoints(
     lane = _lanes(tl.program_id(1) // 2, ROWS, LANES)
     inside = lane < d
     tokens = h * w
-    if axis == 0:
-        grad_ptr = grad_rows_ptr + picture * tokens * d
-    else:
-        grad_ptr = grad_columns_ptr + picture * tokens * d
+    grad_ptr = (grad_rows_ptr if axis == 0 else grad_columns_ptr) + picture * tokens * d
     dt_ptr += picture * tokens * d
     C_ptr += picture * tokens * N
     pixel, place, line, length, step = _first(chunk * CHUNK, axis, h, w)
@@ -268,17 +265,14 @@ def outputs(
     ROWS: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """What the orders along rows give, with `D x`, and what those along columns give: `(P, h * w, d)` each."""
+    """What the orders along rows give, with `D x`, and those along columns: `(P, h * w, d)` each."""
     picture = tl.program_id(2).to(tl.int64)
     axis = tl.program_id(1) % 2
     chunk = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     lane = _lanes(tl.program_id(1) // 2, ROWS, LANES)
     inside = lane < d
     tokens = h * w
-    if axis == 0:
-        y_ptr = rows_ptr + picture * tokens * d
-    else:
-        y_ptr = columns_ptr + picture * tokens * d
+    y_ptr = (rows_ptr if axis == 0 else columns_ptr) + picture * tokens * d
     x_ptr += picture * tokens * d
     dt_ptr += picture * tokens * d
     B_ptr += picture * tokens * N
@@ -408,7 +402,8 @@ def gradients(
 ):
     """Gradients by axis, `(2, P, h * w, d)`, and parts of the other ones, which still are to be added.
 
-    Those of B and C are `(2, blocks of lanes, P, h * w, 2 N)`, those of A, bias and D `(2, P, programs, N + 2, d)`.
+    Those of B and C are `(2, blocks of lanes, P, h * w, 2 N)`, those of A, bias and D below each other
+    `(2, P, programs, N + 2, d)`.
     """
     picture = tl.program_id(2).to(tl.int64)
     pictures = tl.num_programs(2)
@@ -420,10 +415,7 @@ def gradients(
     once = (block * LANES + tl.arange(0, LANES))[None, :]
     inside = lane < d
     tokens = h * w
-    if axis == 0:
-        grad_ptr = grad_rows_ptr + picture * tokens * d
-    else:
-        grad_ptr = grad_columns_ptr + picture * tokens * d
+    grad_ptr = (grad_rows_ptr if axis == 0 else grad_columns_ptr) + picture * tokens * d
     x_ptr += picture * tokens * d
     dt_ptr += picture * tokens * d
     B_ptr += picture * tokens * N

@@ -1,7 +1,7 @@
 """The scan with gradients on a CUDA device: one operator forward, one backward, three kernels each.
 
-Nothing is left to torch but sums of two or a few parts, which `torch.compile` fuses with what comes before and
-after. All sums have a fixed order: a step gives the same bytes again.
+Nothing is left to torch but sums of a few parts, which `torch.compile` fuses with what is around them.
+All sums have a fixed order: a step gives the same bytes again.
 """
 
 from typing import Any
@@ -23,9 +23,7 @@ def _walk(kernel: Any, x: Tensor, states: int, *tensors: Tensor) -> None:
     kernel[grid](*tensors, h, w, _chunks(h * w), d=d, N=states, **tile)
 
 
-def _chain(
-    adjoint: bool, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, decay: Tensor, states: Tensor
-) -> None:
+def _chain(adjoint: bool, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, decay: Tensor, states: Tensor) -> None:
     from diffmf_cli.scan import training_kernels
 
     pictures, h, w, d = x.shape
@@ -55,7 +53,7 @@ def _scan(
     """Results of the orders along rows and of those along columns, `(P, h, w, d)` float32.
 
     And what the way back needs: step sizes `(P, h, w, d)`, decays of chunks `(P, 2, n, chunks, d)` and the
-    states that enter them, `(P, 4, n, chunks, d)`. Parameters are float32, `A` is `(n, d)`; pictures are of any floating type.
+    states that enter them, `(P, 4, n, chunks, d)`. `A` is `(n, d)`; it, `D` and `delta_bias` are float32.
     """
     from diffmf_cli.scan import training_kernels as kernels
 
@@ -96,8 +94,8 @@ def _scan_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Parts of the gradients, to be added over the first dimension.
 
-    Of `x` and of `delta` `(2, P, h, w, d)`, of `B` beside `C` `(parts, P, h, w, 2 n)`, of `A`, `delta_bias` and
-    `D` below each other `(parts, n + 2, d)`.
+    Of `x` and of `delta` `(2, P, h, w, d)`, of `B` beside `C` `(parts, P, h, w, 2 n)`, of `A`, `delta_bias`
+    and `D` below each other `(parts, n + 2, d)`.
     """
     from diffmf_cli.scan import training_kernels as kernels
 
