@@ -31,7 +31,7 @@ def _lanes(block, ROWS: tl.constexpr, LANES: tl.constexpr):
     return tl.broadcast_to((block * LANES + tl.arange(0, LANES))[None, :], (ROWS, LANES))
 
 
-@triton.jit(do_not_specialize=("h", "w", "chunks"))
+@triton.jit(do_not_specialize=("h", "w", "chunks", "B_apart"))
 def chunk_states(
     x_ptr,
     delta_ptr,
@@ -44,6 +44,7 @@ def chunk_states(
     h,
     w,
     chunks,
+    B_apart,
     d: tl.constexpr,
     N: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -63,7 +64,7 @@ def chunk_states(
     x_ptr += picture * tokens * d
     delta_ptr += picture * tokens * d
     dt_ptr += picture * tokens * d
-    B_ptr += picture * tokens * N
+    B_ptr += picture * tokens * B_apart
     bias = tl.load(bias_ptr + lane, mask=inside, other=0.0)
     pixel, place, line, length, step = _first(chunk * CHUNK, axis, h, w)
     dts = ()
@@ -88,7 +89,7 @@ def chunk_states(
         back = tl.zeros((ROWS, LANES), tl.float32)
         for u in tl.static_range(CHUNK):
             known = (chunk * CHUNK + u < tokens)[:, None]
-            B = tl.load(B_ptr + where[u][:, None] * N + n, mask=known, other=0.0).to(tl.float32)
+            B = tl.load(B_ptr + where[u][:, None] * B_apart + n, mask=known, other=0.0).to(tl.float32)
             a = tl.exp2(dts[u] * binary)
             b = inputs[u] * B
             ahead = a * ahead + b
@@ -102,7 +103,7 @@ def chunk_states(
         tl.store(plane + N * chunks * d + summary, back, mask=mask)
 
 
-@triton.jit(do_not_specialize=("h", "w", "chunks"))
+@triton.jit(do_not_specialize=("h", "w", "chunks", "C_apart"))
 def chunk_adjoints(
     dt_ptr,
     A_ptr,
@@ -113,6 +114,7 @@ def chunk_adjoints(
     h,
     w,
     chunks,
+    C_apart,
     d: tl.constexpr,
     N: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -128,7 +130,7 @@ def chunk_adjoints(
     tokens = h * w
     grad_ptr = (grad_rows_ptr if axis == 0 else grad_columns_ptr) + picture * tokens * d
     dt_ptr += picture * tokens * d
-    C_ptr += picture * tokens * N
+    C_ptr += picture * tokens * C_apart
     pixel, place, line, length, step = _first(chunk * CHUNK, axis, h, w)
     dts = ()
     grads = ()
@@ -148,7 +150,7 @@ def chunk_adjoints(
         back = tl.zeros((ROWS, LANES), tl.float32)
         for u in tl.static_range(CHUNK):
             known = (chunk * CHUNK + u < tokens)[:, None]
-            C = tl.load(C_ptr + where[u][:, None] * N + n, mask=known, other=0.0).to(tl.float32)
+            C = tl.load(C_ptr + where[u][:, None] * C_apart + n, mask=known, other=0.0).to(tl.float32)
             a = tl.exp2(dts[u] * binary)
             e = grads[u] * C
             back = a * (back + e)
@@ -168,7 +170,7 @@ def _start_factor(decay):
     return tl.where(decay < 0.3, series, decay / (1.0 - _exp(-decay)))
 
 
-@triton.jit(do_not_specialize=("tokens", "chunks"))
+@triton.jit(do_not_specialize=("tokens", "chunks", "B_apart"))
 def chain(
     x_ptr,
     dt_ptr,
@@ -178,6 +180,7 @@ def chain(
     state_ptr,
     tokens,
     chunks,
+    B_apart,
     d: tl.constexpr,
     N: tl.constexpr,
     ADJOINT: tl.constexpr,
@@ -202,7 +205,7 @@ def chain(
         rate = -tl.load(A_ptr + n * d + lane, mask=inside, other=-1.0)
         dt = tl.load(dt_ptr + pixel * d + lane, mask=inside, other=0.0)
         x = tl.load(x_ptr + pixel * d + lane, mask=inside, other=0.0).to(tl.float32)
-        start = x * tl.load(B_ptr + pixel * N + n).to(tl.float32) / rate * _start_factor(dt * rate)
+        start = x * tl.load(B_ptr + pixel * B_apart + n).to(tl.float32) / rate * _start_factor(dt * rate)
     decay_ptr += ((picture * 2 + order // 2) * N + n) * chunks * d
     state_ptr += ((picture * 4 + order) * N + n) * chunks * d
     group = tl.arange(0, GROUPS)
@@ -245,7 +248,7 @@ def chain(
             state = decays[u] * state + states[u]
 
 
-@triton.jit(do_not_specialize=("h", "w", "chunks"))
+@triton.jit(do_not_specialize=("h", "w", "chunks", "B_apart", "C_apart"))
 def outputs(
     x_ptr,
     dt_ptr,
@@ -259,6 +262,8 @@ def outputs(
     h,
     w,
     chunks,
+    B_apart,
+    C_apart,
     d: tl.constexpr,
     N: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -275,8 +280,8 @@ def outputs(
     y_ptr = (rows_ptr if axis == 0 else columns_ptr) + picture * tokens * d
     x_ptr += picture * tokens * d
     dt_ptr += picture * tokens * d
-    B_ptr += picture * tokens * N
-    C_ptr += picture * tokens * N
+    B_ptr += picture * tokens * B_apart
+    C_ptr += picture * tokens * C_apart
     skip = tl.load(D_ptr + lane, mask=inside & (axis == 0), other=0.0)
     pixel, place, line, length, step = _first(chunk * CHUNK, axis, h, w)
     dts = ()
@@ -306,7 +311,7 @@ def outputs(
         states = ()
         for u in tl.static_range(CHUNK):
             known = (chunk * CHUNK + u < tokens)[:, None]
-            B = tl.load(B_ptr + where[u][:, None] * N + n, mask=known, other=0.0).to(tl.float32)
+            B = tl.load(B_ptr + where[u][:, None] * B_apart + n, mask=known, other=0.0).to(tl.float32)
             decays = decays + (tl.exp2(dts[u] * binary),)
             added = added + (inputs[u] * B,)
             ahead = decays[u] * ahead + added[u]
@@ -314,7 +319,7 @@ def outputs(
         sums = ()
         for v in tl.static_range(1, CHUNK + 1):
             known = (chunk * CHUNK + CHUNK - v < tokens)[:, None]
-            C = tl.load(C_ptr + where[CHUNK - v][:, None] * N + n, mask=known, other=0.0).to(tl.float32)
+            C = tl.load(C_ptr + where[CHUNK - v][:, None] * C_apart + n, mask=known, other=0.0).to(tl.float32)
             back = decays[CHUNK - v] * back + added[CHUNK - v]
             sums = (y[CHUNK - v] + (states[CHUNK - v] + back) * C,) + sums
         y = sums
@@ -341,6 +346,7 @@ def _add_gradients_of_start(
     dt_ptr,
     A_ptr,
     B_ptr,
+    B_apart,
     grad_x_ptr,
     grad_delta_ptr,
     grad_BC_ptr,
@@ -359,7 +365,7 @@ def _add_gradients_of_start(
     rate = -tl.load(A_ptr + n * d + lane, mask=inside, other=-1.0)
     x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float32)
     dt = tl.load(dt_ptr + at, mask=inside, other=0.0)
-    B = tl.load(B_ptr + pixel * N + n).to(tl.float32)
+    B = tl.load(B_ptr + pixel * B_apart + n).to(tl.float32)
     u = dt * rate
     factor = _start_factor(u)
     left = _exp(-u)
@@ -375,7 +381,7 @@ def _add_gradients_of_start(
     return total_A + k * x * B / (rate * rate) * factor * factor * left, total_bias + corner
 
 
-@triton.jit(do_not_specialize=("h", "w", "chunks"))
+@triton.jit(do_not_specialize=("h", "w", "chunks", "B_apart", "C_apart"))
 def gradients(
     x_ptr,
     dt_ptr,
@@ -394,6 +400,8 @@ def gradients(
     h,
     w,
     chunks,
+    B_apart,
+    C_apart,
     d: tl.constexpr,
     N: tl.constexpr,
     CHUNK: tl.constexpr,
@@ -418,8 +426,8 @@ def gradients(
     grad_ptr = (grad_rows_ptr if axis == 0 else grad_columns_ptr) + picture * tokens * d
     x_ptr += picture * tokens * d
     dt_ptr += picture * tokens * d
-    B_ptr += picture * tokens * N
-    C_ptr += picture * tokens * N
+    B_ptr += picture * tokens * B_apart
+    C_ptr += picture * tokens * C_apart
     grad_x_ptr += (axis * pictures + picture) * tokens * d
     grad_delta_ptr += (axis * pictures + picture) * tokens * d
     grad_BC_ptr += ((axis * blocks + block) * pictures + picture) * tokens * 2 * N
@@ -448,8 +456,8 @@ def gradients(
             x = tl.load(x_ptr + at, mask=known & inside, other=0.0).to(tl.float32)
             dt = tl.load(dt_ptr + at, mask=known & inside, other=0.0)
             grad = tl.load(grad_ptr + at, mask=known & inside, other=0.0).to(tl.float32)
-            B = tl.load(B_ptr + pixel[:, None] * N + n, mask=known, other=0.0).to(tl.float32)
-            C = tl.load(C_ptr + pixel[:, None] * N + n, mask=known, other=0.0).to(tl.float32)
+            B = tl.load(B_ptr + pixel[:, None] * B_apart + n, mask=known, other=0.0).to(tl.float32)
+            C = tl.load(C_ptr + pixel[:, None] * C_apart + n, mask=known, other=0.0).to(tl.float32)
             a = tl.exp2(dt * binary)
             entered = entered + (ahead,)
             ahead = a * ahead + dt * x * B
@@ -467,8 +475,8 @@ def gradients(
             x = tl.load(x_ptr + at, mask=known & inside, other=0.0).to(tl.float32)
             dt = tl.load(dt_ptr + at, mask=known & inside, other=0.0)
             grad = tl.load(grad_ptr + at, mask=known & inside, other=0.0).to(tl.float32)
-            B = tl.load(B_ptr + here * N + n, mask=known, other=0.0).to(tl.float32)
-            C = tl.load(C_ptr + here * N + n, mask=known, other=0.0).to(tl.float32)
+            B = tl.load(B_ptr + here * B_apart + n, mask=known, other=0.0).to(tl.float32)
+            C = tl.load(C_ptr + here * C_apart + n, mask=known, other=0.0).to(tl.float32)
             a = tl.exp2(dt * binary)
             adjoint = grad * C + to_start
             to_start = a * adjoint
@@ -506,6 +514,7 @@ def gradients(
                 dt_ptr,
                 A_ptr,
                 B_ptr,
+                B_apart,
                 grad_x_ptr,
                 grad_delta_ptr,
                 grad_BC_ptr,
@@ -525,6 +534,7 @@ def gradients(
                 dt_ptr,
                 A_ptr,
                 B_ptr,
+                B_apart,
                 grad_x_ptr,
                 grad_delta_ptr,
                 grad_BC_ptr,

@@ -14,16 +14,26 @@ VALUES = 128  # of a program's tile: four for each thread of a warp
 GROUPS = 64  # of chunks, whose states are chained at once
 
 
-def _walk(kernel: Any, x: Tensor, states: int, *tensors: Tensor) -> None:
+def _by_token(t: Tensor, most: int) -> tuple[Tensor, int]:
+    """B or C `(P, h, w, n)` and how far apart its tokens lie: parts of a projection need no copy."""
+    _, h, w, n = t.shape
+    apart = t.stride(2)
+    even = t.stride(0) == h * w * apart and t.stride(1) == w * apart and (n == 1 or t.stride(3) == 1)
+    return (t, apart) if even and n <= apart <= most else (t.contiguous(), n)
+
+
+def _walk(kernel: Any, x: Tensor, states: int, tensors: tuple[Tensor, ...], *apart: int) -> None:
     """Launches a kernel that walks the tokens of `x` `(P, h, w, d)` along both axes."""
     pictures, h, w, d = x.shape
     lanes = _lanes(d)
     grid = (_programs(h * w, d), 2 * -(-d // lanes), pictures)
     tile = {"CHUNK": CHUNK, "ROWS": VALUES // lanes, "LANES": lanes, "num_warps": 1}
-    kernel[grid](*tensors, h, w, _chunks(h * w), d=d, N=states, **tile)
+    kernel[grid](*tensors, h, w, _chunks(h * w), *apart, d=d, N=states, **tile)
 
 
-def _chain(adjoint: bool, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, decay: Tensor, states: Tensor) -> None:
+def _chain(
+    adjoint: bool, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, apart: int, decay: Tensor, states: Tensor
+) -> None:
     from diffmf_cli.scan import training_kernels
 
     pictures, h, w, d = x.shape
@@ -31,7 +41,7 @@ def _chain(adjoint: bool, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, decay: Te
     grid = (n * -(-d // 16), 4, pictures)
     tile = {"GROUPS": GROUPS, "STRETCH": 4, "LANES": 16}
     tensors = (x, dt, A, B, decay, states)
-    training_kernels.chain[grid](*tensors, h * w, _chunks(h * w), d=d, N=n, ADJOINT=adjoint, **tile)
+    training_kernels.chain[grid](*tensors, h * w, _chunks(h * w), apart, d=d, N=n, ADJOINT=adjoint, **tile)
 
 
 def _lanes(d: int) -> int:
@@ -57,15 +67,16 @@ def _scan(
     """
     from diffmf_cli.scan import training_kernels as kernels
 
-    x, delta, A, B, C, D, delta_bias = (t.contiguous() for t in (x, delta, A, B, C, D, delta_bias))
+    x, delta, A, D, delta_bias = (t.contiguous() for t in (x, delta, A, D, delta_bias))
     pictures, h, w, d = x.shape
+    (B, B_apart), (C, C_apart) = _by_token(B, d), _by_token(C, d)
     n = A.shape[0]
     rows, columns, dt = (torch.empty_like(x, dtype=torch.float32) for _ in range(3))
     decay = A.new_empty(pictures, 2, n, _chunks(h * w), d)
     states = A.new_empty(pictures, 4, n, _chunks(h * w), d)
-    _walk(kernels.chunk_states, x, n, x, delta, delta_bias, A, B, dt, decay, states)
-    _chain(False, x, dt, A, B, decay, states)
-    _walk(kernels.outputs, x, n, x, dt, A, B, C, D, states, rows, columns)
+    _walk(kernels.chunk_states, x, n, (x, delta, delta_bias, A, B, dt, decay, states), B_apart)
+    _chain(False, x, dt, A, B, B_apart, decay, states)
+    _walk(kernels.outputs, x, n, (x, dt, A, B, C, D, states, rows, columns), B_apart, C_apart)
     return rows, columns, dt, decay, states
 
 
@@ -99,16 +110,16 @@ def _scan_backward(
     """
     from diffmf_cli.scan import training_kernels as kernels
 
-    x, A, B, C, D, grad_rows, grad_columns = (
-        t.contiguous() for t in (x, A, B, C, D, grad_rows, grad_columns)
-    )
+    x, A, D, grad_rows, grad_columns = (t.contiguous() for t in (x, A, D, grad_rows, grad_columns))
+    (B, B_apart), (C, C_apart) = _by_token(B, x.shape[3]), _by_token(C, x.shape[3])
     adjoints = torch.empty_like(states)
     grads = _empty_gradients(x, A)
     n = A.shape[0]
-    _walk(kernels.chunk_adjoints, x, n, dt, A, C, grad_rows, grad_columns, adjoints)
-    _chain(True, x, dt, A, B, decay, adjoints)
-    upstream = (grad_rows, grad_columns, states, adjoints)
-    _walk(kernels.gradients, x, n, x, dt, A, B, C, D, *upstream, *grads)
+    upstream = (grad_rows, grad_columns)
+    _walk(kernels.chunk_adjoints, x, n, (dt, A, C, *upstream, adjoints), C_apart)
+    _chain(True, x, dt, A, B, B_apart, decay, adjoints)
+    tensors = (x, dt, A, B, C, D, *upstream, states, adjoints, *grads)
+    _walk(kernels.gradients, x, n, tensors, B_apart, C_apart)
     return grads
 
 
