@@ -68,15 +68,20 @@ def _scan(
     from diffmf_cli.scan import training_kernels as kernels
 
     x, delta, A, D, delta_bias = (t.contiguous() for t in (x, delta, A, D, delta_bias))
-    pictures, h, w, d = x.shape
-    (B, B_apart), (C, C_apart) = _by_token(B, d), _by_token(C, d)
     n = A.shape[0]
-    rows, columns, dt = (torch.empty_like(x, dtype=torch.float32) for _ in range(3))
-    decay = A.new_empty(pictures, 2, n, _chunks(h * w), d)
-    states = A.new_empty(pictures, 4, n, _chunks(h * w), d)
+    (B, B_apart), (C, C_apart) = _by_token(B, x.shape[3]), _by_token(C, x.shape[3])
+    results = _empty_results(x, A)
+    rows, columns, dt, decay, states = results
     _walk(kernels.chunk_states, x, n, (x, delta, delta_bias, A, B, dt, decay, states), B_apart)
     _chain(False, x, dt, A, B, B_apart, decay, states)
     _walk(kernels.outputs, x, n, (x, dt, A, B, C, D, states, rows, columns), B_apart, C_apart)
+    return results
+
+
+def _empty_results(x: Tensor, A: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    pictures, h, w, d = x.shape
+    rows, columns, dt = (A.new_empty(x.shape) for _ in range(3))
+    decay, states = (A.new_empty(pictures, k, A.shape[0], _chunks(h * w), d) for k in (2, 4))
     return rows, columns, dt, decay, states
 
 
@@ -84,10 +89,7 @@ def _scan(
 def _(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    pictures, h, w, d = x.shape
-    rows, columns, dt = (A.new_empty(x.shape) for _ in range(3))
-    decay = A.new_empty(pictures, 2, A.shape[0], _chunks(h * w), d)
-    return rows, columns, dt, decay, A.new_empty(pictures, 4, A.shape[0], _chunks(h * w), d)
+    return _empty_results(x, A)
 
 
 @torch.library.custom_op("diffmf::scan_backward", mutates_args=())

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from diffmf_cli.scan import reference, triton_scan
+from diffmf_cli.scan import reference, torch_scan, triton_scan
 
 # Chunks of 8 tokens: several programs, a ragged last chunk, lines shorter than a chunk, lanes that are not
 # full, more than one block of them, and B and C where a projection leaves them.
@@ -39,10 +39,10 @@ import torch
 from diffmf_cli.scan import triton_training
 
 torch.manual_seed(0)
-triton_training.CHUNK = 2  # the interpreter takes its time for each token of a chunk
+triton_training.CHUNK = 1  # the interpreter takes its time for each token of a chunk
 values = [torch.randn(1, 2, 3, 4, dtype=torch.bfloat16) for _ in range(2)]
-B, C = torch.randn(2, 1, 2, 3, 2, dtype=torch.bfloat16)
-arguments = [*values, -torch.rand(2, 4) - 0.5, B, C, torch.randn(4), torch.randn(4) - 3]
+B, C = torch.randn(2, 1, 2, 3, 1, dtype=torch.bfloat16)
+arguments = [*values, -torch.rand(1, 4) - 0.5, B, C, torch.randn(4), torch.randn(4) - 3]
 arguments = [t.requires_grad_() for t in arguments]
 torch.library.opcheck(triton_training._scan, arguments)
 with torch.no_grad():
@@ -91,12 +91,33 @@ def test_kernels_by_the_interpreter(by_triton_interpreter, code):
     by_triton_interpreter(code)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_many_chunks_on_cuda(scans, dtype):
+@pytest.fixture
+def on_cuda():
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.usefixtures("on_cuda")
+def test_many_chunks_on_cuda(scans, dtype):
     arguments = {name: t.to(dtype) for name, t in scans.make((2, 37, 129, 40)).items()}
     expected = reference.selective_scan_2d(**{name: t.double() for name, t in arguments.items()})
     got = scans.forward(triton_scan.selective_scan_2d, {name: t.cuda() for name, t in arguments.items()})
     assert got.dtype == dtype
     assert scans.error(got, expected) < (1e-5 if dtype == torch.float32 else 2e-3)
+
+
+@pytest.mark.usefixtures("on_cuda")
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_gradients_of_many_chunks_on_cuda(scans, compiled):
+    arguments = scans.make((2, 37, 129, 48), dtype=torch.float32)
+    weight = torch.randn(2, 37, 129, 48, generator=torch.Generator().manual_seed(1))
+    expected = scans.gradients(
+        torch_scan.selective_scan_2d, {k: t.double() for k, t in arguments.items()}, weight
+    )
+    run = triton_scan.selective_scan_2d
+    if compiled:
+        run = torch.compile(run, fullgraph=True, dynamic=False)
+    got = scans.gradients(run, {k: t.cuda() for k, t in arguments.items()}, weight)
+    for name, value in expected.items():
+        assert scans.error(got[name], value) < (1e-5 if name == "y" else 1e-4), name
