@@ -482,19 +482,20 @@ def gradients(
             to_start = a * adjoint
             grad_b = adjoint + adjoints[CHUNK - v]
             grad_log_a = a * (adjoint * entered[CHUNK - v] + adjoints[CHUNK - v] * back)
-            b = dt * x * B
-            back = a * back + b
-            state = a * entered[CHUNK - v] + b + back
+            input = x * B
+            back = a * back + dt * input
+            state = a * entered[CHUNK - v] + dt * input + back
+            grad_input = grad_b * dt
             grad_BC = here * (2 * N) + n
-            tl.store(grad_BC_ptr + grad_BC, tl.sum(grad_b * dt * x, 1, keep_dims=True), mask=known)
+            tl.store(grad_BC_ptr + grad_BC, tl.sum(grad_input * x, 1, keep_dims=True), mask=known)
             tl.store(grad_BC_ptr + grad_BC + N, tl.sum(grad * state, 1, keep_dims=True), mask=known)
-            grad_x = grad_b * dt * B
-            grad_delta = (grad_b * x * B + grad_log_a * A) * _slope(dt)
+            grad_x = grad_input * B
+            grad_delta = (grad_b * input + grad_log_a * A) * _slope(dt)
             sum_A += grad_log_a * dt
             sum_bias += grad_delta
-            first = n == 0
-            grad_x += tl.where(first, skip, 0.0) * grad
-            sum_D += tl.where(first & (axis == 0), x, 0.0) * grad
+            if n == 0:
+                grad_x += skip * grad
+                sum_D += x * grad
             if N > 1:  # added up in place, state by state
                 more = known & inside & (n > 0)
                 grad_x += tl.load(grad_x_ptr + at, mask=more, other=0.0)
@@ -547,5 +548,5 @@ def gradients(
         tl.store(grad_parameters_ptr + n * d + once, total_A, mask=once < d)
     total_bias += tl.sum(sum_bias, 0, keep_dims=True)
     tl.store(grad_parameters_ptr + N * d + once, total_bias, mask=once < d)
-    total_D = tl.sum(sum_D, 0, keep_dims=True)
+    total_D = tl.where(axis == 0, tl.sum(sum_D, 0, keep_dims=True), 0.0)
     tl.store(grad_parameters_ptr + (N + 1) * d + once, total_D, mask=once < d)
