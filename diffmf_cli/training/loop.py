@@ -170,7 +170,9 @@ class Trainer:
             scan=scan.choose(self.device),
             steps=options.steps,
         )
-        with _interrupted_between_steps() as interrupted:
+        # No TF32: the loss takes variances as differences of mean squares, of which 10 bits leave nothing.
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        with _interrupted_between_steps() as interrupted, exact:
             while self.step < options.steps:
                 values = self._run_step()
                 self.step += 1
