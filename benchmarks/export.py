@@ -1,15 +1,17 @@
-"""An exported ONNX file in onnxruntime beside our own CPU path, in turns on the same pictures.
+"""An exported ONNX file in onnxruntime, our CPU path and plain torch, in turns on the same pictures.
 
     diffmf export -m lite && python benchmarks/export.py lite.onnx [--sizes 640x480] [--threads 1]
 
-Both get the same number of threads (`--threads`). Read the ratios: of the best turns, and of the CPU time of
-all threads, which other programs disturb less. Fails if the results differ by more than 1e-5.
+All get the same number of threads (`--threads`); plain torch is what `--scan-backend torch` runs. Read the
+ratios, onnxruntime's over each: of the best turns, and of the CPU time of all threads, which other programs
+disturb less. Fails if the results differ by more than 1e-5.
 """
 
 import argparse
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from diffmf_cli import scan
 from diffmf_cli.model.catalogue import find_weights
 from diffmf_cli.model.checkpoint import load_checkpoint
 
@@ -57,7 +60,8 @@ def main() -> None:
     network, _ = load_checkpoint(find_weights(given.model or Path(given.file).stem))
     random = np.random.default_rng(0)
     table = Table(title=f"{given.file}, {given.threads} threads, onnxruntime {onnxruntime.__version__}")
-    for title in ("size", "diffmf s", "onnxruntime s", "ratio", "CPU time, ratio"):
+    titles = "size", "diffmf s", "torch s", "onnxruntime s", "to diffmf", "CPU time", "to torch", "CPU time"
+    for title in titles:
         table.add_column(title, justify="right")
     rows = []
     for size in given.sizes:
@@ -65,18 +69,23 @@ def main() -> None:
         ir, vis = (random.random((1, 1, height, width), dtype=np.float32) for _ in range(2))
         results = {}
 
-        def ours(ir=ir, vis=vis, results=results):
-            with torch.inference_mode():
-                results["ours"] = network(torch.from_numpy(ir), torch.from_numpy(vis)).numpy()
+        def ours(backend, ir=ir, vis=vis, results=results):
+            with torch.inference_mode(), scan.using(backend):
+                results[backend] = network(torch.from_numpy(ir), torch.from_numpy(vis)).numpy()
 
         def theirs(ir=ir, vis=vis, results=results):
             results["theirs"] = session.run(None, {"ir": ir, "vis": vis})[0]
 
-        best = measure({"diffmf": ours, "onnxruntime": theirs}, given.runs)
-        difference = float(np.abs(results["ours"] - results["theirs"]).max())
+        ways = {"diffmf": partial(ours, "auto"), "torch": partial(ours, "torch"), "onnxruntime": theirs}
+        best = measure(ways, given.runs)
+        difference = float(np.abs(results["auto"] - results["theirs"]).max())
         if difference > TOLERANCE:
             sys.exit(f"the results differ by {difference:.1e} at {size}")
-        ratios = [theirs / ours for ours, theirs in zip(*best.values(), strict=True)]
+        ratios = [
+            theirs / ours
+            for way in ("diffmf", "torch")
+            for ours, theirs in zip(best[way], best["onnxruntime"], strict=True)
+        ]
         rows.append({"size": size, "seconds": best, "difference": difference})
         seconds = [f"{best[name][0]:.3f}" for name in best]
         table.add_row(size, *seconds, *(f"{ratio:.2f}" for ratio in ratios))

@@ -25,10 +25,10 @@ Write a model as one file that runs without diffmf: ONNX, or a torch.export prog
   diffmf export -m lite -o lite.pt2                for torch.export.load
 
 [dim]The file takes IR and the luma of VIS, float32 (1, 1, H, W) in [0, 1], of any size, and gives the same:
-see docs/export.md. It is compared with the model before it gets its name; all that takes a minute.[/dim]
+see docs/export.md. It is compared with the model before it gets its name; a .pt2 takes a minute.[/dim]
 """
 _SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
-_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_PACKAGES = ("onnx", "onnxruntime")
 _FILE = "File"
 
 
@@ -72,7 +72,7 @@ def export(
     quiet: options.QuietOption = False,
     verbose: options.VerboseOption = False,
 ) -> None:
-    """Traces, writes and checks; the help text is `HELP`."""
+    """Writes and checks; the help text is `HELP`."""
     out.configure(json=json, quiet=quiet, verbose=verbose)
     limit_threads(threads)
     if offline:
@@ -102,10 +102,8 @@ def export(
         from diffmf_cli.model.checkpoint import load_checkpoint
 
         network, _ = load_checkpoint(path)
-        doing("Tracing")
-        program = exporting.trace(network)
         doing(f"Making {target.suffix}")
-        content = (exporting.to_onnx if format == "onnx" else exporting.to_torch)(program, facts)
+        content = (exporting.to_onnx if format == "onnx" else exporting.to_torch)(network, facts)
         if check:
             doing("Comparing")
             difference = exporting.largest_difference(network, content, format)
@@ -149,7 +147,7 @@ def _target(model: str, output: Path | None, format: str) -> tuple[Path, str]:
 
 def _check_packages(format: str, check: bool) -> None:
     """Refuses ONNX where its packages are missing, before slow work."""
-    needed = _PACKAGES if check else _PACKAGES[:2]
+    needed = _PACKAGES if check else _PACKAGES[:1]
     missing = [name for name in needed if find_spec(name) is None]
     if format == "onnx" and missing:
         raise UsageError(f"ONNX needs {' and '.join(missing)}: pip install 'diffmf[export]'")

@@ -31,7 +31,6 @@ _PACKAGES = (
     "safetensors",
     "huggingface_hub",
     "onnx",
-    "onnxscript",
     "onnxruntime",
     "flyr",
     "dji-thermal-cli",

@@ -96,7 +96,7 @@ class Prepared:
     Attributes:
         ir: infrared luma on the grid of `vis`: `(H, W)` float32 in [0, 1].
         vis: visible luma: `(H, W)` float32 in [0, 1].
-        vis_rgb: `(H, W, 3)` float32 in [0, 1] whose colours the result gets, or None for a grey result.
+        vis_rgb: `(H, W, 3)` as it was given, whose colours the result gets, or None for a grey result.
         shape: of the result.
         dtype: of the result.
         notices: what deserves attention, such as an infrared picture of another size.
@@ -145,15 +145,13 @@ def prepare(
     if _is_coloured(ir) and not _is_coloured(vis):
         notices.append("IR has colours and VIS has none: are they swapped?")
 
-    vis_unit = _without_single_channel(to_unit(vis))
-    vis_luma = colors.luma(vis_unit) if vis_unit.ndim == 3 else vis_unit
-    ir_unit = _without_single_channel(span.apply(ir))
-    ir_luma = colors.luma(ir_unit) if ir_unit.ndim == 3 else ir_unit
+    vis_luma = _luma(to_unit(vis))  # in float no longer than needed: a large picture's colours are memory
+    ir_luma = _luma(span.apply(ir))
     part, placed, around = (slice(None), slice(None)), None, None
     if transform is not None:
         found = place(ir_luma, transform, outside)
         if outside == "crop":
-            part, vis_unit = found.box, vis_unit[found.box]
+            part = found.box
         else:
             placed, around = found, vis_luma if outside == "vis" else np.zeros_like(vis_luma)
         ir_luma, vis_luma = found.ir, vis_luma[found.box]
@@ -161,12 +159,13 @@ def prepare(
         (h, w), (height, width) = ir_luma.shape, vis_luma.shape
         notices.append(f"IR of {w}x{h} was resampled to the {width}x{height} of VIS")
         ir_luma = resize_to(ir_luma, (height, width), stretch)
-    coloured = vis_unit.ndim == 3 and color != "gray"
+    vis = vis[part]
+    rgb = vis.ndim == 3 and vis.shape[2] == 3
     return Prepared(
         ir_luma,
         vis_luma,
-        vis_unit if coloured else None,
-        vis_unit.shape[:2] if vis_unit.ndim == 3 and not coloured else vis[part].shape,
+        vis if rgb and color != "gray" else None,
+        vis.shape[:2] if rgb and color == "gray" else vis.shape,
         np.dtype(vis.dtype if dtype is None else dtype),
         tuple(notices),
         part,
@@ -326,7 +325,7 @@ class Fuser:
         if pair.placed is not None and pair.around is not None:
             fused = pair.placed.complete(fused, pair.around)
         if pair.vis_rgb is not None:
-            fused = colors.restore_color(fused, pair.vis_rgb)
+            return colors.restore_color(fused, pair.vis_rgb, pair.dtype)
         return from_unit(fused.reshape(pair.shape), pair.dtype)
 
     def _run(self, ir: np.ndarray, vis: np.ndarray) -> np.ndarray:
@@ -431,8 +430,11 @@ def _is_out_of_memory(error: RuntimeError) -> bool:
     return "out of memory" in str(error) or "can't allocate memory" in str(error)
 
 
-def _without_single_channel(pixels: np.ndarray) -> np.ndarray:
-    return pixels[:, :, 0] if pixels.ndim == 3 and pixels.shape[2] == 1 else pixels
+def _luma(unit: np.ndarray) -> np.ndarray:
+    """`(H, W)` of one or three channels, or of none."""
+    if unit.ndim == 3 and unit.shape[2] == 3:
+        return colors.luma(unit)
+    return unit.reshape(unit.shape[:2])
 
 
 def _is_constant(pixels: np.ndarray) -> bool:

@@ -3,6 +3,7 @@
 import numpy as np
 
 from diffmf_cli.images.opencv import cv2
+from diffmf_cli.images.range import from_unit, to_unit
 
 # Below this visible luma a camera's chroma is mostly noise: see restore_color.
 DARK = 0.1
@@ -20,7 +21,9 @@ def luma(rgb: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(rgb.astype(np.float32, copy=False), cv2.COLOR_RGB2GRAY)
 
 
-def restore_color(fused: np.ndarray, vis_rgb: np.ndarray) -> np.ndarray:
+def restore_color(
+    fused: np.ndarray, vis_rgb: np.ndarray, dtype: np.typing.DTypeLike = np.float32
+) -> np.ndarray:
     """Gives a fused luma the chroma of the visible picture.
 
     Each pixel is `fused + s * (rgb - luma(rgb))`, so its luma is `fused` and its hue that of the visible
@@ -35,22 +38,22 @@ def restore_color(fused: np.ndarray, vis_rgb: np.ndarray) -> np.ndarray:
 
     Args:
         fused: `(H, W)` luma in [0, 1].
-        vis_rgb: `(H, W, 3)` visible picture in [0, 1].
+        vis_rgb: `(H, W, 3)` visible picture: uint8, uint16, or floats in [0, 1].
+        dtype: uint8, uint16 or a float type.
 
     Returns:
-        `(H, W, 3)` float32 RGB in [0, 1].
+        `(H, W, 3)` RGB over the full range of `dtype`.
     """
     fused = fused.astype(np.float32, copy=False)
-    vis_rgb = vis_rgb.astype(np.float32, copy=False)
-    out = np.empty(vis_rgb.shape, np.float32)
+    out = np.empty(vis_rgb.shape, dtype)
     rows = max(1, 2**15 // fused.shape[1])  # strips that stay in the processor's cache: twice as fast
     for top in range(0, fused.shape[0], rows):
         strip = slice(top, top + rows)
-        _restore_strip(fused[strip], vis_rgb[strip], out[strip])
+        out[strip] = from_unit(_restored(fused[strip], to_unit(vis_rgb[strip])), dtype)
     return out
 
 
-def _restore_strip(fused: np.ndarray, vis_rgb: np.ndarray, out: np.ndarray) -> None:
+def _restored(fused: np.ndarray, vis_rgb: np.ndarray) -> np.ndarray:
     red, green, blue = cv2.split(vis_rgb)
     y = luma(vis_rgb)
     # The luma of a grey pixel may round to the wrong side of its channels, hence at least `tiny`, not `+
@@ -62,4 +65,4 @@ def _restore_strip(fused: np.ndarray, vis_rgb: np.ndarray, out: np.ndarray) -> N
     noise = np.clip(1 - y / DARK, 0, 1) * np.clip((fused - y) / DARK, 0, 1)
     scale = np.minimum(room, 1 - noise)
     offset = fused - scale * y
-    cv2.merge([scale * channel + offset for channel in (red, green, blue)], out)
+    return cv2.merge([scale * channel + offset for channel in (red, green, blue)])

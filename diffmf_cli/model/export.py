@@ -1,8 +1,8 @@
 """The network as a program of its own, which runs without this package: ONNX, or a torch.export program.
 
 Both hold the whole way from two pictures to one, for any height and width: padding by reflection, network,
-cropping. They are traced along the plain torch operations that training runs, with the loops of
-`diffmf_cli.scan.exportable`.
+cropping. ONNX is written by `diffmf_cli.model.onnx_graph`; the torch program is traced along the plain
+operations that training runs, with the loops of `diffmf_cli.scan.exportable`.
 """
 
 import io
@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -50,85 +50,42 @@ class _Whole(nn.Module):
         return fused[..., MARGIN : MARGIN + h, MARGIN : MARGIN + w]
 
 
-def trace(network: DiffMF) -> "ExportedProgram":
-    """The network's operations, with height and width left open.
+def to_torch(network: DiffMF, metadata: dict[str, str]) -> bytes:
+    """A `.pt2` file, for `torch.export.load`.
 
     Args:
         network: on the CPU, float32. Its parameters take no gradients afterwards.
+        metadata: what the file says of itself.
     """
-    from torch.export import Dim, export
+    from torch.export import Dim, export, save
 
     whole = _Whole(network.requires_grad_(False)).eval()
     sides = {2: Dim("height", min=_SMALLEST, max=_LARGEST), 3: Dim("width", min=_SMALLEST, max=_LARGEST)}
     picture = torch.zeros(1, 1, *_TRACED_SIZE)
-    # With gradients enabled the network takes the plain way, without strips and writing in place.
-    with torch.enable_grad(), scan.using("torch"), _silence():
-        program = export(
-            whole,
-            (picture, picture.clone()),
-            dynamic_shapes=(sides, sides),
-            strict=False,
-            prefer_deferred_runtime_asserts_over_guards=True,  # it cannot prove what rounding up to 16 keeps
-        )
-    for graph in _graphs(program):
-        for node in graph.nodes:  # where each operation comes from, with paths of this machine
-            for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node"):
-                node.meta.pop(key, None)
-    return program
-
-
-def to_torch(program: "ExportedProgram", metadata: dict[str, str]) -> bytes:
-    """A `.pt2` file, for `torch.export.load`."""
     file = io.BytesIO()
     with _silence():
-        torch.export.save(program, file, extra_files={METADATA_FILE: json.dumps(metadata, indent=1)})
+        # With gradients enabled the network takes the plain way, without strips and writing in place.
+        with torch.enable_grad(), scan.using(scan.EXPORT):
+            program = export(
+                whole,
+                (picture, picture.clone()),
+                dynamic_shapes=(sides, sides),
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,  # it cannot prove what rounding up keeps
+            )
+        for graph in _graphs(program):
+            for node in graph.nodes:  # where each operation comes from, with paths of this machine
+                for key in ("stack_trace", "nn_module_stack", "source_fn_stack", "from_node"):
+                    node.meta.pop(key, None)
+        save(program, file, extra_files={METADATA_FILE: json.dumps(metadata, indent=1)})
     return file.getvalue()
 
 
-def to_onnx(program: "ExportedProgram", metadata: dict[str, str]) -> bytes:
-    """An ONNX file with inputs `ir` and `vis` and output `fused`."""
-    with _silence():
-        exported = torch.onnx.export(
-            program,
-            dynamo=True,
-            input_names=["ir", "vis"],
-            output_names=["fused"],
-            custom_translation_table={
-                torch.ops.aten.softplus.default: _softplus,
-                torch.ops.aten.expm1.default: _expm1,
-            },
-            opset_version=20,
-            optimize=False,  # takes as long again, and onnxruntime does it anyway: 2 % faster
-            verbose=False,
-        )
-    assert exported is not None
-    model = exported.model
-    for node in model.graph.all_nodes():
-        node.metadata_props.clear()
-        for value in node.outputs:
-            value.metadata_props.clear()
-    model.metadata_props.update(metadata)
-    content: bytes = exported.model_proto.SerializeToString()
-    return content
+def to_onnx(network: DiffMF, metadata: dict[str, str]) -> bytes:
+    """An ONNX file with inputs `ir` and `vis` and output `fused`; arguments as of `to_torch`."""
+    from diffmf_cli.model import onnx_graph
 
-
-def _softplus(x: Any, beta: float = 1.0, threshold: float = 20.0) -> Any:  # with these two only
-    """Of ONNX operations that are vectorised: onnxruntime's Softplus took a fifth of the network's time."""
-    from onnxscript import opset20 as op
-
-    small = op.Exp(op.Neg(op.Abs(x)))
-    above_one = op.Add(1.0, small)
-    # log(1 + small) loses the digits that the sum rounds away; the quotient brings them back.
-    lost = op.Div(small, op.Max(op.Sub(above_one, 1.0), 1e-30))
-    return op.Add(op.Relu(x), op.Mul(op.Log(above_one), lost))
-
-
-def _expm1(x: Any) -> Any:
-    """Of numbers below 0. The usual `Exp(x) - 1` keeps no digits of small ones, which spoils start states."""
-    from onnxscript import opset20 as op
-
-    half = op.Tanh(op.Mul(x, 0.5))
-    return op.Div(op.Mul(half, 2.0), op.Sub(1.0, half))
+    return onnx_graph.build(network, metadata)
 
 
 def largest_difference(network: DiffMF, content: bytes, format: str) -> float:

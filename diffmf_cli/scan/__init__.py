@@ -29,6 +29,7 @@ _MODULES = {
     "torch": "torch_scan",
     "reference": "reference",
 }
+EXPORT = "export"  # the backend of traced programs: `using` takes it, and nobody else names it
 _loaded: dict[str, ModuleType] = {}
 _forced: ContextVar[str] = ContextVar("scan_backend", default="auto")
 
@@ -40,7 +41,8 @@ def names() -> list[str]:
 
 def _module(name: str) -> ModuleType:
     if name not in _loaded:
-        _loaded[name] = import_module(f"{__name__}.{_MODULES[name]}")
+        module = "exportable" if name == EXPORT else _MODULES[name]
+        _loaded[name] = import_module(f"{__name__}.{module}")
     return _loaded[name]
 
 
@@ -55,12 +57,13 @@ def requested() -> str:
 
 @contextmanager
 def using(name: str) -> Iterator[None]:
-    """Forces one backend within the block; `auto` leaves the choice as it is.
+    """Forces one backend within the block, also `EXPORT`; `auto` leaves the choice as it is.
 
     Raises:
         UsageError: for a name that no backend has.
     """
-    check_choice("scan backend", name, names())
+    if name != EXPORT:
+        check_choice("scan backend", name, names())
     token = _forced.set(name)
     try:
         yield

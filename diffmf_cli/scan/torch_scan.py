@@ -96,9 +96,4 @@ def selective_scan_2d(
     x: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor, delta_bias: Tensor
 ) -> Tensor:
     """See `diffmf_cli.scan.selective_scan_2d`."""
-    run = recurrence
-    if torch.compiler.is_compiling():  # `diffmf export`: the loops above would be unrolled, for one size
-        from diffmf_cli.scan import exportable
-
-        run = exportable.recurrence
-    return scan_with(run, x, delta, A, B, C, D, delta_bias)
+    return scan_with(recurrence, x, delta, A, B, C, D, delta_bias)

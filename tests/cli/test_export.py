@@ -13,8 +13,9 @@ import torch
 
 import diffmf_cli
 from diffmf_cli.model import export as exporting
+from diffmf_cli.model import onnx_graph
 from diffmf_cli.model.checkpoint import load_checkpoint, save_checkpoint
-from diffmf_cli.model.network import Config, DiffMF
+from diffmf_cli.model.network import Config, Conv3x3, DiffMF
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -40,13 +41,10 @@ def weights(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exports(weights):
-    """Format -> what the command said as JSON, and the file; both of one trace, which takes most time."""
+    """Format -> what the command said as JSON, and the file."""
     files = {"onnx": weights.with_name("small.onnx"), "torch": weights.with_name("small.pt2")}
     code = f"""
 from diffmf_cli.cli.app import run
-from diffmf_cli.model import export as exporting
-trace, made = exporting.trace, []
-exporting.trace = lambda network: made[0] if made else made.append(trace(network)) or made[0]
 for file in {[str(file) for file in files.values()]}:
     assert run(["export", "-m", {str(weights)!r}, "-o", file, "--json"]) == 0
 """
@@ -127,19 +125,42 @@ def test_nothing_of_this_machine_is_inside(exports, format):
         assert trace.encode() not in content
 
 
-def test_onnx_keeps_the_digits_of_small_steps():
+def onnx_of(write):
+    """A session of `write(graph)`, whose input is `x` and whose last node is the output."""
+    import onnx
     import onnxruntime
+    from onnx import helper
 
-    class Steps(torch.nn.Module):
-        def forward(self, ir, vis):
-            return torch.stack([torch.expm1(-ir), torch.nn.functional.softplus(vis)])
+    graph = onnx_graph._Graph()
+    write(graph)
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        for name in ("x", graph.nodes[-1].output[0])
+    ]
+    made = helper.make_graph(graph.nodes, "test", ends[:1], ends[1:], graph.constants)
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    return onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
 
-    ir, vis = torch.logspace(-6, 2, 1000), torch.linspace(-15, 30, 1000)
-    content = exporting.to_onnx(torch.export.export(Steps(), (ir, vis)), {})
-    session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
-    (got,) = session.run(None, {"ir": ir.numpy(), "vis": vis.numpy()})
-    exact = Steps()(ir.double(), vis.double()).numpy()
+
+def test_onnx_keeps_the_digits_of_small_steps():
+    x = torch.cat([torch.linspace(-30, 30, 1001), torch.tensor([-80.0, 0.0, 200.0])])
+    (got,) = onnx_of(lambda g: onnx_graph._softplus(g, "x")).run(None, {"x": x.numpy()})
+    exact = torch.nn.functional.softplus(x.double()).numpy()
     assert np.abs(got / exact - 1).max() < 1e-6
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("inputs", "outputs"), [(2, 8), (16, 16), (8, 1), (4, 4), (24, 8), (1, 6)])
+def test_onnx_convolutions_of_few_channels(inputs, outputs, stride):
+    torch.manual_seed(0)
+    conv = Conv3x3(inputs, outputs, stride).double()
+    x = torch.randn(1, inputs, 6, 32)
+    weights = [t.detach().numpy() for t in (conv.weight, conv.bias)]
+    session = onnx_of(lambda g: onnx_graph._convolve(g, "x", *weights, stride=stride))
+    (got,) = session.run(None, {"x": x.permute(0, 2, 3, 1).contiguous().numpy()})
+    expected = conv(x.double()).permute(0, 2, 3, 1).detach().numpy()
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() < 1e-5
 
 
 def test_the_comparison_sees_other_weights(weights, exports):
@@ -170,11 +191,10 @@ def test_the_example_of_the_docs(weights, exports, tmp_path, monkeypatch):
 
 @pytest.fixture
 def stub(monkeypatch, shipped, tmp_path):
-    """Tracing, which takes long, replaced; the comparison finds what is put into the dict."""
+    """What takes long replaced; the comparison finds what is put into the dict."""
     found = {"difference": 0.0}
-    monkeypatch.setattr(exporting, "trace", lambda network: "program")
-    monkeypatch.setattr(exporting, "to_onnx", lambda program, facts: b"onnx")
-    monkeypatch.setattr(exporting, "to_torch", lambda program, facts: b"torch")
+    monkeypatch.setattr(exporting, "to_onnx", lambda network, facts: b"onnx")
+    monkeypatch.setattr(exporting, "to_torch", lambda network, facts: b"torch")
     monkeypatch.setattr(exporting, "largest_difference", lambda *a: found["difference"])
     monkeypatch.chdir(tmp_path)
     return found

@@ -234,6 +234,13 @@ def test_cuda_gives_what_the_cpu_gives(tiny_model, scene, model):
     assert np.abs(fused.astype(int) - model.fuse(*scene)).max() <= 1
 
 
+def test_a_prepared_pair_holds_no_colours_of_its_own(scene):
+    ir, vis = scene
+    pair = module.prepare(ir, vis)
+    assert np.shares_memory(pair.vis_rgb, vis)
+    assert pair.ir.nbytes == pair.vis.nbytes == 4 * ir.size
+
+
 def test_several_pairs_at_once_are_what_each_is_alone(model, scene):
     ir, vis = scene
     pairs = [module.prepare(ir, vis), module.prepare(ir[::-1], vis), module.prepare(ir, vis[:, ::-1])]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from diffmf_cli.images.color import DARK, luma, restore_color
-from diffmf_cli.images.range import to_unit
+from diffmf_cli.images.range import from_unit, to_unit
 from diffmf_cli.images.read import read_image
 
 DATA = Path(__file__).parents[3] / "shared" / "data" / "msrs" / "train"
@@ -130,3 +130,13 @@ def test_real_night_pairs():
         np.testing.assert_allclose(luma(result), fused, atol=EPS)
         assert result.min() >= -EPS
         assert result.max() <= 1 + EPS
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float64])
+def test_whole_numbers_are_their_share_of_white(dtype):
+    fused, vis = random_pair()
+    given = from_unit(vis, np.uint8)
+    expected = from_unit(restore_color(fused, to_unit(given)), dtype)
+    result = restore_color(fused, given, dtype)
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result, expected)

@@ -65,6 +65,15 @@ def test_using_ends_with_an_error_in_the_block():
     assert scan.requested() == "auto"
 
 
+def test_the_backend_of_exports_is_for_using_alone(monkeypatch):
+    with scan.using(scan.EXPORT):
+        assert scan.choose("cpu") == scan.EXPORT
+    assert scan.EXPORT not in (*scan.names(), *scan.available(), scan.choose("cpu"))
+    monkeypatch.setenv("DIFFMF_SCAN", scan.EXPORT)
+    with pytest.raises(UsageError, match="unknown"):
+        scan.requested()
+
+
 def test_unknown_name_gets_a_guess(monkeypatch):
     with (
         pytest.raises(UsageError, match="unknown scan backend 'nmuba': did you mean 'numba'"),

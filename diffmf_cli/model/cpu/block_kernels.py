@@ -98,11 +98,12 @@ def prepare(
 ):
     """`SS2D.prepare` of rows `top` to `bottom`, after LayerNorm: `values` and `selected`, in raster order.
 
-    `values` is `(d / LANES, h * w, LANES)`; `selected` holds the rank of delta, B and C. The token of row r
-    and column c is `r * row`, and then as in `_project_row`.
+    `values` is `(d / LANES, h * w, LANES)`; `selected` holds the rank of delta, B and C, without the rest of
+    the product's lanes. The token of row r and column c is `r * row`, and then as in `_project_row`.
     """
-    kept, flat_selected = select_weight.shape[1], selected.reshape(-1)
-    nothing = np.zeros(kept, np.float32)
+    wide, kept = select_weight.shape[1], selected.shape[1]
+    products, nothing = np.empty((CHUNK, wide), np.float32), np.zeros(wide, np.float32)
+    flat_products = products.reshape(-1)
     ring = np.empty((3, _ROOM, in_weight.shape[1]), np.float32)
     for left in range(0, w, _COLUMNS):
         count = min(_COLUMNS, w - left)
@@ -133,20 +134,23 @@ def prepare(
                     depthwise_silu_lanes(
                         upper, middle, lower, c + 1, column, conv_weight, conv_bias, lines, 0
                     )
-                    start, start_step = (nothing, 0) if block == 0 else (flat_selected, kept)
+                    start, start_step = (nothing, 0) if block == 0 else (flat_products, wide)
                     add_product(
                         lines.reshape(-1),
                         0,
                         LANES,
                         select_weight[column : column + LANES],
                         start,
-                        p * start_step,
+                        0,
                         start_step,
-                        flat_selected,
-                        p * kept,
-                        kept,
+                        flat_products,
+                        0,
+                        wide,
                         n,
                     )
+                for i in range(n):
+                    for j in range(kept):
+                        selected[p + i, j] = products[i, j]
 
 
 @njit(

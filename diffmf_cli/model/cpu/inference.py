@@ -169,6 +169,7 @@ class _Scan:
             _padded(conv_bias, 0),
             _padded(_double(ss2d.select.weight).T, 0, 1),
         )
+        self.selected = ss2d.rank + 2 * ss2d.d_state
         delta = _padded(_double(ss2d.delta.weight).T, 1)
         self.delta = _float(delta.reshape(ss2d.rank, -1, LANES).swapaxes(0, 1))
         self.A = _padded(-np.exp(_double(ss2d.A_log)), 0)
@@ -186,7 +187,7 @@ class _Scan:
     ) -> np.ndarray:
         """The scan's result `(d / LANES, h * w, LANES)`, until the next; for `layout` see `prepare`."""
         values = room.take("values", len(self.delta), h * w, LANES)
-        selected = room.take("selected", h * w, self.prepare[-1].shape[1])
+        selected = room.take("selected", h * w, self.selected)
         _rows(
             lambda top, bottom: blocks.prepare(
                 tokens, h, w, *layout, top, bottom, *self.prepare, values, selected
@@ -455,24 +456,26 @@ class _Network:
             stage.run(ir, vis, h, w, room)
         both = self.channels.run(ir, vis, h, w)
         del ir, vis
-        sizes = [(h >> k, w >> k) for k in range(3)]
         levels = [both]
-        for height, width in sizes[1:]:
-            x = levels[-1].reshape(-1, 2 * both.shape[1])
-            half = np.empty((height * width, x.shape[1]), np.float32)
-            _rows(lambda *rows, x=x, width=width, out=half: blocks.halve(x, 2 * width, *rows, out), height, 1)
-            levels.append(half.reshape(-1, both.shape[1]))
-        result = None
-        for k in (2, 1, 0):
-            height, width = sizes[k]
-            smaller, result = result, self.levels[k].run(levels.pop(), height, width, room)
-            if smaller is not None:
-                _rows(
-                    lambda *rows, x=smaller, size=sizes[k + 1], out=result: blocks.add_doubled(
-                        x, *size, *rows, out
-                    ),
-                    height,
-                    1,
-                )
-        assert result is not None
+        for k in (1, 2):
+            levels.append(_halved(levels[-1], h >> k, w >> k))
+        del both
+        result = self.levels[2].run(levels.pop(), h >> 2, w >> 2, room)
+        for k in (1, 0):
+            larger = self.levels[k].run(levels.pop(), h >> k, w >> k, room)
+            _add_doubled(result, h >> k, w >> k, larger)
+            result = larger
         return result
+
+
+def _halved(both: np.ndarray, h: int, w: int) -> np.ndarray:
+    """Means of 2x2 tokens, for `h` rows and `w` columns of the result."""
+    x = both.reshape(-1, 2 * both.shape[1])
+    half = np.empty((h * w, x.shape[1]), np.float32)
+    _rows(lambda *rows: blocks.halve(x, 2 * w, *rows, half), h, 1)
+    return half.reshape(-1, both.shape[1])
+
+
+def _add_doubled(x: np.ndarray, h: int, w: int, out: np.ndarray) -> None:
+    """Adds to the `h` rows and `w` columns of `out`."""
+    _rows(lambda *rows: blocks.add_doubled(x, h // 2, w // 2, *rows, out), h, 1)

@@ -55,7 +55,7 @@ class Lanes:
         z = self._exp_of_minus(x)
         s = self.build.fdiv(z, self.build.fadd(z, self.constant(2)))
         p = self._polynomial(self.mul(s, s), 2 / 13, 2 / 11, 2 / 9, 2 / 7, 2 / 5, 2 / 3, 2)
-        return self.fma(p, s, self._larger(x, self.constant(0)))
+        return self.fma(p, s, self.larger(x, self.constant(0)))
 
     def silu(self, x: Any) -> Any:
         """`x * sigmoid(x)`."""
@@ -67,7 +67,7 @@ class Lanes:
     def exp2(self, x: Any) -> Any:
         """`2**x` for x <= 0."""
         build, shift = self.build, self.constant(12582912)
-        x = self._larger(x, self.constant(-126))
+        x = self.larger(x, self.constant(-126))
         z = build.fadd(x, shift)
         f = build.fsub(x, build.fsub(z, shift))
         p = self._polynomial(
@@ -87,7 +87,8 @@ class Lanes:
             p = self.fma(p, x, self.constant(c))
         return p
 
-    def _larger(self, x: Any, y: Any) -> Any:
+    def larger(self, x: Any, y: Any) -> Any:
+        """The larger of both."""
         return self.build.select(self.build.fcmp_ordered(">", x, y), x, y)
 
     def _line(self, data: Any, index: Any) -> Any:

@@ -1,5 +1,10 @@
 """The selective scan inside the network: in place, and delta exists for a few tokens at a time.
 
+Large pictures wait for memory, so there are two passes for four orders. The first goes along the rows, with
+the order that does so, and gathers what every row, walked back, and every column, walked down, makes of a
+state. From that follows what enters each of them; the second pass, through columns from the last to the
+first, runs the other three orders at once.
+
 Importing this compiles what is not yet in numba's cache. A task works on `LANES` channels of one picture, as
 vectors in registers. The scan for everybody is `diffmf_cli.scan`.
 """
@@ -18,6 +23,7 @@ from diffmf_cli.scan.numba_kernels import JIT, LANES, fetch
 
 _F = np.float32
 _LOG2E = _F(1.4426950408889634)
+_LEAST = 1e-30  # of a line's decay: smaller numbers would be denormal, and slow
 _AHEAD = 6  # tokens that are asked for early, each in a row of its own: so long an outer cache takes
 
 
@@ -26,121 +32,161 @@ def _enter(
     typing_context: Any,
     steps: Any,
     count: Any,
-    token: Any,
+    row: Any,
+    column: Any,
+    w: Any,
     x: Any,
     values: Any,
     factor: Any,
     rate: Any,
     B: Any,
     C: Any,
-    states: Any,
+    state: Any,
+    rows: Any,
+    columns: Any,
     tokens: Any,
 ) -> Any:
-    """Decay and input of `count` tokens from `token` on, and the first order, which walks as they come.
+    """Decay and input of `count` tokens of a row from `column` on, and the first order, along the row.
 
     `tokens` `(length, 2, LANES)` gets decay and input; `values`, times `factor`, get the order's result.
+    `rows` `(h, 2, LANES)` gathers the decay of a whole row and what it ends with, walked back from zero, and
+    `columns` `(w, 2, LANES)` the same of columns walked down.
     """
 
     def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
         lanes = Lanes(build)
-        steps, x, values, factor, rate, B, C, states, tokens = (
-            context.make_array(signature.args[i])(context, build, args[i]) for i in (0, *range(3, 11))
+        steps, x, values, factor, rate, B, C, state, rows, columns, tokens = (
+            context.make_array(signature.args[i])(context, build, args[i]) for i in (0, *range(5, 15))
         )
 
         def constant(value: int) -> Any:
             return ir.Constant(args[1].type, value)
 
         factors, rates = (lanes.load(array.data, constant(0)) for array in (factor, rate))
+        least = lanes.constant(_LEAST)
+        token = build.add(build.mul(args[2], args[4]), args[3])
 
-        def step(i: Any, state: list[Any]) -> list[Any]:
-            t = build.add(args[2], i)
+        def step(i: Any, entered: list[Any]) -> list[Any]:
+            t = build.add(token, i)
             own, at = build.mul(t, constant(LANES)), build.mul(t, constant(2 * LANES))
+            down = build.mul(build.add(args[3], i), constant(2 * LANES))
             given, kept = lanes.load(x.data, own), lanes.load(values.data, own)
             dt = lanes.softplus(lanes.load(steps.data, build.mul(i, constant(LANES))))
             decay = lanes.exp2(lanes.mul(dt, rates))
             added = lanes.mul(dt, lanes.mul(lanes.everywhere(B.data, t), given))
-            after = lanes.fma(decay, state[0], added)
+            after = lanes.fma(decay, entered[0], added)
             result = lanes.fma(after, lanes.everywhere(C.data, t), lanes.mul(kept, factors))
             lanes.store(result, values.data, own)
-            lanes.store(decay, tokens.data, at)
-            lanes.store(added, tokens.data, build.add(at, constant(LANES)))
-            return [after]
+            for first, vector in ((at, decay), (build.add(at, constant(LANES)), added)):
+                lanes.store(vector, tokens.data, first)
+            end = build.add(down, constant(LANES))
+            lanes.store(lanes.fma(decay, lanes.load(columns.data, end), added), columns.data, end)
+            left = lanes.mul(decay, lanes.load(columns.data, down))
+            lanes.store(lanes.larger(left, least), columns.data, down)
+            back = lanes.fma(entered[1], added, entered[2])
+            return [after, lanes.larger(lanes.mul(entered[1], decay), least), back]
 
-        (last,) = loop(build, args[1], [lanes.load(states.data, constant(0))], step)
-        lanes.store(last, states.data, constant(0))
+        back = build.mul(args[2], constant(2 * LANES))
+        places = [(state, constant(0)), (rows, back), (rows, build.add(back, constant(LANES)))]
+        entered = [lanes.load(array.data, place) for array, place in places]
+        for last, (array, place) in zip(loop(build, args[1], entered, step), places, strict=True):
+            lanes.store(last, array.data, place)
         return context.get_dummy_value()
 
     integer = types.intp
-    kinds = (steps, integer, integer, x, values, factor, rate, B, C, states, tokens)
+    kinds = (steps, *[integer] * 4, x, values, factor, rate, B, C, state, rows, columns, tokens)
     return types.void(*kinds), generate
 
 
-def _walk(orders: int) -> Any:
-    @intrinsic
-    def walk(
-        typing_context: Any,
-        tokens: Any,
-        values: Any,
-        C: Any,
-        states: Any,
-        first: Any,
-        step: Any,
-        count: Any,
-    ) -> Any:
-        """The last `orders` of two at once: one from token `first` by `step`, one as far from the end, back.
+@intrinsic
+def _chain(typing_context: Any, lines: Any, state: Any, first: Any, step: Any, count: Any) -> Any:
+    """Of lines `(n, 2, LANES)` from `first` by `step`, the decay becomes what enters them; first, `state`."""
 
-        The two chains of dependent steps fill each other's waits. Both meet in one token only where they are
-        in it at the same step, and then the second adds to what the first has stored.
-        """
+    def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
+        lanes = Lanes(build)
+        lines, state = (context.make_array(signature.args[i])(context, build, args[i]) for i in range(2))
 
-        def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
-            lanes = Lanes(build)
-            tokens, values, C, states = (
-                context.make_array(signature.args[i])(context, build, args[i]) for i in range(4)
-            )
+        def constant(value: int) -> Any:
+            return ir.Constant(args[2].type, value)
 
-            def constant(value: int) -> Any:
-                return ir.Constant(args[4].type, value)
+        def move(i: Any, entered: list[Any]) -> list[Any]:
+            line = build.mul(build.add(args[2], build.mul(i, args[3])), constant(2 * LANES))
+            decay = lanes.load(lines.data, line)
+            end = lanes.load(lines.data, build.add(line, constant(LANES)))
+            lanes.store(entered[0], lines.data, line)
+            return [lanes.fma(decay, entered[0], end)]
 
-            last = build.sub(build.extract_value(values.shape, 0), constant(1))
-            ahead = build.mul(args[5], constant(_AHEAD))
-            ways = range(2 - orders, 2)  # there, and back
+        loop(build, args[4], [lanes.load(state.data, constant(0))], move)
+        return context.get_dummy_value()
 
-            def move(i: Any, states: list[Any]) -> list[Any]:
-                after = []
-                p = build.add(args[4], build.mul(i, args[5]))
-                for way, state in zip(ways, states, strict=True):
-                    token = build.sub(last, p) if way else p
-                    further = (build.sub if way else build.add)(token, ahead)
-                    # Addresses outside of the arrays are harmless.
-                    line = build.gep(tokens.data, [build.mul(further, constant(2 * LANES))])
-                    fetch(build, line)
-                    fetch(build, build.gep(line, [constant(LANES)]))
-                    fetch(build, build.gep(values.data, [build.mul(further, constant(LANES))]))
-                    at = build.mul(token, constant(2 * LANES))
-                    own = build.mul(token, constant(LANES))
-                    decay = lanes.load(tokens.data, at)
-                    added = lanes.load(tokens.data, build.add(at, constant(LANES)))
-                    after.append(lanes.fma(decay, state, added))
-                    total = lanes.fma(
-                        after[-1], lanes.everywhere(C.data, token), lanes.load(values.data, own)
-                    )
-                    lanes.store(total, values.data, own)
-                return after
-
-            places = [constant(way * LANES) for way in ways]
-            entered = [lanes.load(states.data, place) for place in places]
-            for state, place in zip(loop(build, args[6], entered, move), places, strict=True):
-                lanes.store(state, states.data, place)
-            return context.get_dummy_value()
-
-        integer = types.intp
-        return types.void(tokens, values, C, states, *[integer] * 3), generate
-
-    return walk
+    return types.void(lines, state, *[types.intp] * 3), generate
 
 
-_walk_back, _walk_both = _walk(1), _walk(2)
+@intrinsic
+def _sweep(
+    typing_context: Any,
+    tokens: Any,
+    values: Any,
+    C: Any,
+    state: Any,
+    rows: Any,
+    columns: Any,
+    column: Any,
+    w: Any,
+    h: Any,
+) -> Any:
+    """The other three orders through one column: up it, from `state`, down it, and back along each row.
+
+    `rows` `(h, 2, LANES)` starts with the states of the rows, `columns` `(w, 2, LANES)` with what enters the
+    way down. The dependent steps of both ways fill each other's waits. They meet in one token only where they
+    are in it at the same step, and then the second adds to what the first has stored.
+    """
+
+    def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
+        lanes = Lanes(build)
+        tokens, values, C, state, rows, columns = (
+            context.make_array(signature.args[i])(context, build, args[i]) for i in range(6)
+        )
+
+        def constant(value: int) -> Any:
+            return ir.Constant(args[6].type, value)
+
+        ahead = build.mul(args[7], constant(_AHEAD))
+        bottom = build.sub(args[8], constant(1))
+
+        def move(i: Any, entered: list[Any]) -> list[Any]:
+            after = []
+            for before, up in zip(entered, (True, False), strict=True):
+                row = build.sub(bottom, i) if up else i
+                token = build.add(args[6], build.mul(row, args[7]))
+                further = (build.sub if up else build.add)(token, ahead)
+                # Addresses outside of the arrays are harmless.
+                line = build.gep(tokens.data, [build.mul(further, constant(2 * LANES))])
+                fetch(build, line)
+                fetch(build, build.gep(line, [constant(LANES)]))
+                fetch(build, build.gep(values.data, [build.mul(further, constant(LANES))]))
+                at = build.mul(token, constant(2 * LANES))
+                own = build.mul(token, constant(LANES))
+                decay = lanes.load(tokens.data, at)
+                added = lanes.load(tokens.data, build.add(at, constant(LANES)))
+                after.append(lanes.fma(decay, before, added))
+                total = after[-1]
+                if up:
+                    place = build.mul(row, constant(2 * LANES))
+                    back = lanes.fma(decay, lanes.load(rows.data, place), added)
+                    lanes.store(back, rows.data, place)
+                    total = build.fadd(total, back)
+                total = lanes.fma(total, lanes.everywhere(C.data, token), lanes.load(values.data, own))
+                lanes.store(total, values.data, own)
+            return after
+
+        down = lanes.load(columns.data, build.mul(args[6], constant(2 * LANES)))
+        last, _ = loop(build, args[8], [lanes.load(state.data, constant(0)), down], move)
+        lanes.store(last, state.data, constant(0))
+        return context.get_dummy_value()
+
+    integer = types.intp
+    return types.void(tokens, values, C, state, rows, columns, *[integer] * 3), generate
 
 
 @njit(float64(float64, float64, float64, float64), **JIT)
@@ -171,7 +217,8 @@ def scan_in_place(all_values, selected, delta_weight, A, D, delta_bias, h, w, bl
     flat_selected, flat_steps = selected.reshape(-1), steps.reshape(-1)
     factor = D[first : first + LANES].copy()
     rate, start = np.empty(LANES, np.float32), np.empty((2, LANES), np.float32)
-    now = np.empty((2, LANES), np.float32)
+    state = np.empty(LANES, np.float32)
+    rows, columns = np.empty((h, 2, LANES), np.float32), np.empty((w, 2, LANES), np.float32)
     x = values
     if states > 1:  # they read x again, after the result of the first has taken its place
         x = values.copy()
@@ -185,15 +232,19 @@ def scan_in_place(all_values, selected, delta_weight, A, D, delta_bias, h, w, bl
                 start[end, j] = _start(x[p, j], steps[0, j], A[first + j, n], B[p])
         for j in range(LANES):
             rate[j] = A[first + j, n] * _LOG2E
-        now[:] = start
-        for p in range(0, length, CHUNK):
-            count = min(CHUNK, length - p)
-            add_product(
-                flat_selected, p * kept, kept, weight, delta_bias, first, 0, flat_steps, 0, LANES, count
-            )
-            _enter(steps, count, p, x, values, factor, rate, B, C, now, tokens)
-        _walk_back(tokens, values, C, now, 0, 1, length)
-        now[:] = start
-        for column in range(w):
-            _walk_both(tokens, values, C, now, column, w, h)
+        for lines in (rows, columns):
+            lines[:, 0], lines[:, 1] = _F(1), _F(0)
+        state[:] = start[0]
+        for r in range(h):
+            for c in range(0, w, CHUNK):
+                count, at = min(CHUNK, w - c), (r * w + c) * kept
+                add_product(
+                    flat_selected, at, kept, weight, delta_bias, first, 0, flat_steps, 0, LANES, count
+                )
+                _enter(steps, count, r, c, w, x, values, factor, rate, B, C, state, rows, columns, tokens)
+        _chain(columns, start[0], 0, 1, w)
+        _chain(rows, start[1], h - 1, -1, h)
+        state[:] = start[1]
+        for c in range(w - 1, -1, -1):
+            _sweep(tokens, values, C, state, rows, columns, c, w, h)
         factor[:] = _F(1)
