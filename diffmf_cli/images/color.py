@@ -3,7 +3,6 @@
 import numpy as np
 
 from diffmf_cli.images.opencv import cv2
-from diffmf_cli.images.range import from_unit, to_unit
 
 # Below this visible luma a camera's chroma is mostly noise: see restore_color.
 DARK = 0.1
@@ -44,25 +43,17 @@ def restore_color(
     Returns:
         `(H, W, 3)` RGB over the full range of `dtype`.
     """
+    from diffmf_cli.images.color_kernels import restore  # late: numba takes half a second to import
+
+    def white(dtype: np.dtype) -> np.float32:
+        return np.float32(np.iinfo(dtype).max if dtype.kind == "u" else 1)
+
     fused = fused.astype(np.float32, copy=False)
-    out = np.empty(vis_rgb.shape, dtype)
-    rows = max(1, 2**15 // fused.shape[1])  # strips that stay in the processor's cache: twice as fast
-    for top in range(0, fused.shape[0], rows):
-        strip = slice(top, top + rows)
-        out[strip] = from_unit(_restored(fused[strip], to_unit(vis_rgb[strip])), dtype)
-    return out
-
-
-def _restored(fused: np.ndarray, vis_rgb: np.ndarray) -> np.ndarray:
-    red, green, blue = cv2.split(vis_rgb)
-    y = luma(vis_rgb)
-    # The luma of a grey pixel may round to the wrong side of its channels, hence at least `tiny`, not `+
-    # tiny`.
-    tiny = np.float32(1e-12)
-    above = np.maximum(np.maximum(np.maximum(red, green), blue) - y, tiny)
-    below = np.maximum(y - np.minimum(np.minimum(red, green), blue), tiny)
-    room = np.minimum((1 - fused) / above, fused / below)
-    noise = np.clip(1 - y / DARK, 0, 1) * np.clip((fused - y) / DARK, 0, 1)
-    scale = np.minimum(room, 1 - noise)
-    offset = fused - scale * y
-    return cv2.merge([scale * channel + offset for channel in (red, green, blue)])
+    dtype = np.dtype(dtype)
+    if vis_rgb.dtype.kind == "f":
+        vis_rgb = vis_rgb.astype(np.float32, copy=False)
+    out = np.empty(vis_rgb.shape, dtype if dtype.kind == "u" else np.float32)
+    restore(
+        fused, vis_rgb, white(vis_rgb.dtype), np.float32(DARK), out, white(out.dtype), out.dtype.kind == "u"
+    )
+    return out.astype(dtype, copy=False)

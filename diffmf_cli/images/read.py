@@ -222,7 +222,7 @@ def _decode_png(data: bytes) -> tuple[np.ndarray, int]:
     plain = bits == 8 and colour_type in (0, 2, 6) and kinds.isdisjoint((b"tRNS", b"acTL"))
     if bits <= 8 and not plain:  # palettes, a few bits, a transparent colour, an animation
         return _decode_pillow(data, "PNG")
-    # Pillow would go through its chunks one by one, and among many threads wait for the interpreter each time.
+    # Pillow would go chunk by chunk, and among many threads wait for the interpreter each time.
     return _upright(_decode_opencv(pixels), _orientation(lambda: _parse_exif(exif))), 1
 
 
