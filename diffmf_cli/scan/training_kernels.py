@@ -17,7 +17,7 @@ channels short. Two orders walk the same tokens, one up and one down.
 import triton
 import triton.language as tl
 
-from diffmf_cli.scan.triton_kernels import _then, softplus
+from diffmf_cli.scan.triton_kernels import softplus
 
 
 @triton.jit
@@ -182,6 +182,12 @@ def chunk_adjoints(
         plane = adjoint_ptr + ((picture * 4 + 2 * axis) * N + n) * chunks * d
         tl.store(plane + summary, ahead, mask=mask)
         tl.store(plane + N * chunks * d + summary, back, mask=mask)
+
+
+@triton.jit
+def _then(first_decay, first_state, decay, state):
+    """Two chunks in a row as one."""
+    return first_decay * decay, decay * first_state + state
 
 
 @triton.jit
