@@ -17,7 +17,28 @@ channels short. Two orders walk the same tokens, one up and one down.
 import triton
 import triton.language as tl
 
-from diffmf_cli.scan.triton_kernels import _first, _next, _then, softplus
+from diffmf_cli.scan.triton_kernels import softplus
+
+
+@triton.jit
+def _first(token, axis, h, w):
+    """Of a token along rows (axis 0) or columns: pixel, place in its line, line.
+
+    And what a line has of tokens, and how far apart its pixels are. All rows together are one line.
+    """
+    length = tl.where(axis == 1, h, h * w)
+    step = tl.where(axis == 1, w, 1)
+    place = token % length
+    line = token // length
+    return place * step + line, place, line, length, step
+
+
+@triton.jit
+def _next(pixel, place, line, length, step):
+    """What `_first` tells, of the token after."""
+    ended = place + 1 == length
+    line = tl.where(ended, line + 1, line)
+    return tl.where(ended, line, pixel + step), tl.where(ended, 0, place + 1), line
 
 
 @triton.jit
@@ -161,6 +182,12 @@ def chunk_adjoints(
         plane = adjoint_ptr + ((picture * 4 + 2 * axis) * N + n) * chunks * d
         tl.store(plane + summary, ahead, mask=mask)
         tl.store(plane + N * chunks * d + summary, back, mask=mask)
+
+
+@triton.jit
+def _then(first_decay, first_state, decay, state):
+    """Two chunks in a row as one."""
+    return first_decay * decay, decay * first_state + state
 
 
 @triton.jit
