@@ -72,8 +72,12 @@ class Trainer:
                 raise UsageError(f"--compile is for CUDA, not for {device}: leave it out")
             torch.compiler.assume_constant_result(scan.choose)  # it looks at the environment
             scan.choose(device)
+            # This way of joining reductions fails for some sizes of a batch (torch 2.11: "16 v.s. 1").
+            known = torch._inductor.list_options()
+            options = {name: False for name in ("triton.mix_order_reduction",) if name in known}
             self._fuse, self._loss = (
-                torch.compile(part, fullgraph=True, dynamic=False) for part in (self._fuse, self._loss)
+                torch.compile(part, fullgraph=True, dynamic=False, options=options)
+                for part in (self._fuse, self._loss)
             )
 
     def _network(self) -> DiffMF:
