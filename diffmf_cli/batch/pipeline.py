@@ -26,6 +26,7 @@ from diffmf_cli.images.raw import RawLayout
 from diffmf_cli.images.read import Image
 
 MOST_PIXELS = 2**25  # decoded pictures on their way: 24 bytes a pixel, about 0.8 GB
+_MOST_THREADS = 8  # that read, and as many that write: more would wait for the interpreter
 _BATCH_PIXELS = 2**22
 _LARGEST_BATCH = 32
 _GRACE = 1.5  # seconds that writers get at the end of an interrupted run
@@ -71,7 +72,7 @@ class Pipeline:
     """
 
     def __init__(self, fuser: Fuser, settings: Settings, *, threads: int | None = None) -> None:
-        count = threads or min(8, os.cpu_count() or 1)
+        count = min(_MOST_THREADS, threads or os.cpu_count() or 1)
         cv2.setNumThreads(1)  # of OpenCV: beside as many pictures as there are threads more would only wait
         largest = settings.batch_size or automatic_batch_size(fuser.device, (1, 1))
         self.depth = 4 * count + 2 * largest
