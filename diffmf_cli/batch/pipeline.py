@@ -45,8 +45,14 @@ def load_fuser(settings: Settings) -> Fuser:
 
 
 def automatic_batch_size(device: str, shape: tuple[int, ...]) -> int:
-    """Pairs of one size that go through the network at once: several on CUDA, one elsewhere."""
-    return max(1, min(_LARGEST_BATCH, _BATCH_PIXELS // (shape[0] * shape[1]))) if "cuda" in device else 1
+    """Pairs of one size that go through the network at once: several on CUDA, a power of two; one elsewhere."""
+    most = min(_LARGEST_BATCH, _BATCH_PIXELS // (shape[0] * shape[1])) if "cuda" in device else 1
+    return _power_of_two(max(1, most))
+
+
+def _power_of_two(count: int) -> int:
+    """The largest that is not above `count`."""
+    return 1 << (count.bit_length() - 1)
 
 
 @dataclass(eq=False)
@@ -247,11 +253,15 @@ class Buckets:
         self._arrived += 1
 
     def take(self, size: Callable[[tuple[int, ...]], int]) -> list[_Item]:
-        """Up to `size(shape)` of one shape: of one that has so many, else of that which waits longest."""
+        """`size(shape)` of one shape that has so many, else a power of two of the one that waits longest.
+
+        Powers of two, because for each number of pictures a GPU's launches are captured once more.
+        """
         full = [shape for shape, waiting in self._by_shape.items() if len(waiting) >= size(shape)]
         shape = min(full or self._by_shape, key=lambda shape: self._by_shape[shape][0][0])
         waiting = self._by_shape[shape]
-        taken = [waiting.popleft()[1] for _ in range(min(size(shape), len(waiting)))]
+        count = size(shape) if full else _power_of_two(len(waiting))
+        taken = [waiting.popleft()[1] for _ in range(count)]
         if not waiting:
             del self._by_shape[shape]
         return taken
