@@ -45,7 +45,7 @@ def load_fuser(settings: Settings) -> Fuser:
 
 
 def automatic_batch_size(device: str, shape: tuple[int, ...]) -> int:
-    """Pairs of one size that go through the network at once: several on CUDA, a power of two; one elsewhere."""
+    """Pairs of one size that go through the network at once: on CUDA a power of two, elsewhere one."""
     most = min(_LARGEST_BATCH, _BATCH_PIXELS // (shape[0] * shape[1])) if "cuda" in device else 1
     return _power_of_two(max(1, most))
 
