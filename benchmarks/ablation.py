@@ -1,18 +1,20 @@
 """What each idea of the network is worth: small networks without it, trained from scratch, all else equal.
 
-    python benchmarks/ablation.py --data DATA --seconds 300 --seeds 1 2 --json ablation.json
+    python benchmarks/ablation.py --data DATA --weights runs/ablation --seconds 300 --json ablation.json
 
 Every variant is the network of `diffmf_cli.model.network` with one part taken out or exchanged here, trained
-by the recipe of `lite` on smaller crops. Runs of one seed see the same crops in the same order and start from
-the same weights where a part is the same. Figures are means over the held-out pairs, whole pictures, of the
-averaged weights. On CUDA all runs train at once, each a captured graph on a stream of its own: one alone
+by the recipe of `lite` on smaller crops, with the first seed; the whole network with every seed, to know what
+a seed changes. Runs of one seed see the same crops in the same order and start from the same weights where a
+part is the same. On CUDA all runs train at once, each a captured graph on a stream of its own: one alone
 would leave most of a large GPU idle. With `--seconds` the first steps are timed, and all runs get as many as
-fit; if that were fewer than `--least-steps`, only the whole network keeps its later seeds.
+fit.
+
+Weights of a seed are kept in a file, and trained once: a second call validates them, on any device. Figures
+are means over the middle of the held-out pairs, all cut to one size, from the averaged weights.
 """
 
 import argparse
 import copy
-import itertools
 import json
 import math
 import statistics
@@ -20,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -45,10 +47,10 @@ from diffmf_cli.training.recipe import Data, Recipe, read_recipe
 
 ROOT = Path(__file__).parents[1]
 FIGURES = ["EN", "SD", "SCD", "VIF", "Qabf", "SSIM", "SCD.worst", "VIF.worst", "Qabf.worst", "SSIM.worst"]
-FIRST_STEPS = 10  # of one run at a time: eager ones and the capture, which no other thread may disturb
+FIRST_STEPS = 6  # of one run at a time: eager ones and the capture, which no other thread may disturb
+EAGER_STEPS = 3
 TIMED_STEPS = 50  # of all runs together, to know their pace; the schedule's warm-up does not know its end
-VALIDATION_SECONDS = 8, 1  # kept back: for the first run, in which kernels compile, and for each
-AT_ONCE = 4  # pictures of one size in a validation batch, and validations in threads
+VALIDATION_BATCH = 8
 
 
 class NoDifference(DifferenceGuidedExtraction):
@@ -184,12 +186,29 @@ VARIANTS: dict[str, Callable[[Config], DiffMF]] = {
 }
 
 
+def configuration(recipe: Recipe) -> Config:
+    """Of the whole network."""
+    return replace(loop.SIZES[recipe.model.size], **recipe.model.change)
+
+
+def network(variant: str, seed: int, config: Config) -> DiffMF:
+    """A variant, with the whole network's weights of this seed in all parts that they share."""
+    torch.manual_seed(seed)
+    shared = DiffMF(config).state_dict()
+    model = VARIANTS[variant](config)
+    own = model.state_dict()
+    same = {n: t for n, t in shared.items() if n in own and own[n].shape == t.shape}
+    model.load_state_dict(same, strict=False)
+    return model
+
+
 class Run(loop.Trainer):
     """Training of one variant with one seed."""
 
     def __init__(self, variant: str, recipe: Recipe, device: torch.device) -> None:
         self.variant, self.seed = variant, recipe.optimization.seed
         super().__init__(recipe, Path(), device, report=lambda event: None)
+        self._eager_left = EAGER_STEPS
         self.values = torch.full((1,), math.nan)  # loss and its terms of the last step
         self.done = None
         if device.type == "cuda":
@@ -197,13 +216,7 @@ class Run(loop.Trainer):
             torch.cuda.synchronize()  # the weights were made on another stream than steps run on
 
     def _network(self) -> DiffMF:
-        torch.manual_seed(self.seed)
-        config = replace(loop.SIZES[self.recipe.model.size], **self.recipe.model.change)
-        shared = DiffMF(config).state_dict()
-        model = VARIANTS[self.variant](config)
-        own = model.state_dict()
-        same = {n: t for n, t in shared.items() if n in own and own[n].shape == t.shape}
-        model.load_state_dict(same, strict=False)
+        model = network(self.variant, self.seed, configuration(self.recipe))
         return model.to(self.device, memory_format=torch.channels_last)
 
     def advance(self, until: int, deadline: float) -> None:
@@ -217,7 +230,7 @@ class Run(loop.Trainer):
                     self.done.synchronize()
 
 
-def train(runs: list[Run], until: int, deadline: float) -> None:
+def advance(runs: list[Run], until: int, deadline: float) -> None:
     """All runs: at once on CUDA, in turn on a CPU."""
     on_cuda = runs[0].device.type == "cuda"
     if on_cuda:
@@ -226,35 +239,76 @@ def train(runs: list[Run], until: int, deadline: float) -> None:
         list(pool.map(lambda run: run.advance(until, deadline), runs))
 
 
-def validate(run: Run, batches: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
-    """Loss and mean figures of the averaged weights over all pairs."""
-    run.averaged.eval().requires_grad_(
-        True
-    )  # with gradients on, it is the path of training that a variant changes
+def prepare(variant: str, recipe: Recipe, steps: int, device: torch.device) -> Run:
+    """A run after its first steps, ready to go on beside others."""
+    run = Run(variant, recipe, device)
+    try:
+        run.advance(steps, math.inf)
+    except RuntimeError as error:
+        print(f"{variant}: its step cannot be captured ({error}); it runs eagerly", flush=True)
+        run = Run(variant, recipe, device)
+        run._eager_left = sys.maxsize
+        run.advance(steps, math.inf)
+    return run
+
+
+def train(
+    wanted: list[tuple[str, int]],
+    recipe: Recipe,
+    steps: int | None,
+    seconds: float,
+    device: torch.device,
+    tell: Callable[[str], None],
+) -> list[Run]:
+    """Trains variants with their seeds for `steps`, or for as many as the seconds from now on allow."""
+    deadline = math.inf if steps else time.monotonic() + seconds
+    pairs = loop.load_pairs(recipe.folders)
+    share_pictures(pairs, recipe, device)
+    runs = []
+    for variant, seed in wanted:
+        seeded = replace(recipe, optimization=replace(recipe.optimization, seed=seed))
+        runs.append(prepare(variant, seeded, min(FIRST_STEPS, steps or FIRST_STEPS), device))
+    memory = f", {torch.cuda.memory_reserved() / 2**30:.1f} GiB" if device.type == "cuda" else ""
+    tell(f"{len(runs)} runs, {len(runs[0].train_pairs.names)} training pairs{memory}")
+    if not steps:
+        begin, before = time.monotonic(), runs[0].step
+        advance(runs, before + TIMED_STEPS, deadline)
+        now = time.monotonic()
+        pace = (now - begin) / TIMED_STEPS
+        steps = runs[0].step + max(0, int(0.97 * (deadline - now) / pace))
+        tell(f"{1000 * pace:.1f} ms for a step of all: {steps} steps")
+    for run in runs:
+        run.recipe = replace(run.recipe, optimization=replace(run.recipe.optimization, steps=steps))
+    for mark in range(1, 11):
+        advance(runs, max(runs[0].step, steps * mark // 10), deadline)
+        losses = " ".join(f"{float(run.values[0]):.1f}" for run in runs)
+        tell(f"step {min(run.step for run in runs)} of {steps}: {losses}")
+    return runs
+
+
+def validate(model: DiffMF, ir: Tensor, vis: Tensor, recipe: Recipe) -> dict[str, float]:
+    """Loss and mean figures over pairs, `(N, 1, H, W)` in 0..255."""
     sums = dict.fromkeys(["loss", *FIGURES], 0.0)
-    with torch.cuda.stream(run._side):
-        for pictures in batches:
-            ir, vis = (t.to(run.device).float() for t in pictures)
-            fused = run.averaged(ir / 255, vis / 255).detach()
-            loss, _ = fusion_loss(fused, ir / 255, vis / 255, run.recipe.loss)
-            sums["loss"] += float(loss) * len(ir)
-            values = evaluate(ir, vis, (fused * 255).round(), "EN,SD,SCD,VIF,Qabf,SSIM")
-            for key in FIGURES:
-                sums[key] += float(values[key].sum())
-    count = sum(len(ir) for ir, _ in batches)
-    return {key: value / count for key, value in sums.items()}
+    model.requires_grad_(True)  # or kernels of the whole network would take over, on a CPU
+    for part in torch.arange(len(ir)).split(VALIDATION_BATCH):
+        sources = ir[part], vis[part]
+        fused = model(*(t / 255 for t in sources)).detach()
+        loss, _ = fusion_loss(fused, *(t / 255 for t in sources), recipe.loss)
+        sums["loss"] += float(loss) * len(part)
+        values = evaluate(*sources, (fused * 255).round(), "EN,SD,SCD,VIF,Qabf,SSIM")
+        for key in FIGURES:
+            sums[key] += float(values[key].sum())
+    return {key: value / len(ir) for key, value in sums.items()}
 
 
-def batches_of_one_size(pairs: Pairs) -> list[tuple[Tensor, Tensor]]:
-    """`(B, 1, H, W)` uint8 each, B at most `AT_ONCE`."""
-    by_shape: dict[tuple[int, ...], list[int]] = {}
-    for i, picture in enumerate(pairs.ir):
-        by_shape.setdefault(picture.shape, []).append(i)
-    parts = [c[k : k + AT_ONCE] for c in by_shape.values() for k in range(0, len(c), AT_ONCE)]
-    return [
-        tuple(torch.stack([torch.from_numpy(a[i]) for i in part])[:, None] for a in (pairs.ir, pairs.vis))
-        for part in parts
-    ]
+def middles(pictures: list[np.ndarray], device: torch.device) -> Tensor:
+    """Cut to the size that all of them have: `(N, 1, H, W)` float32 in 0..255."""
+    h, w = (min(p.shape[axis] for p in pictures) for axis in (0, 1))
+    cut = []
+    for picture in pictures:
+        top, left = (picture.shape[0] - h) // 2, (picture.shape[1] - w) // 2
+        cut.append(torch.from_numpy(picture[top : top + h, left : left + w].copy()))
+    return torch.stack(cut)[:, None].float().to(device)
 
 
 def markdown(results: list[dict]) -> str:
@@ -304,16 +358,16 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of roadscene/train and msrs/train")
+    parser.add_argument("--weights", type=Path, required=True, help="folder of what is trained")
     budget = parser.add_mutually_exclusive_group()
-    budget.add_argument("--seconds", type=float, default=300.0, help="for all, validation included")
+    budget.add_argument("--seconds", type=float, default=300.0, help="of training and its preparation")
     budget.add_argument("--steps", type=int, help="of each run, however long they take")
-    parser.add_argument("--least-steps", type=int, default=2000)
     parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, metavar="VARIANT")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--width", type=int, default=32)
-    parser.add_argument("--crop", type=int, default=128)
+    parser.add_argument("--crop", type=int, default=96)
     parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--validation-pairs", type=int, help="only so many")
+    parser.add_argument("--pairs", type=int, help="validate on the first so many")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
@@ -329,84 +383,44 @@ def main() -> int:
         model=replace(recipe.model, change={"width": options.width}),
         data=replace(recipe.data, crop=options.crop, batch=options.batch),
     )
-    share_pictures(loop.load_pairs(recipe.folders), recipe, device)
-    deadline = math.inf if options.steps else start + options.seconds
-
-    runs: list[Run] = []
-    steps = options.steps or FIRST_STEPS
-    for seed in options.seeds:
-        for variant in options.variants:
-            seeded = replace(recipe, optimization=replace(recipe.optimization, seed=seed))
-            run = Run(variant, seeded, device)
-            try:
-                run.advance(min(FIRST_STEPS, steps), deadline)
-            except RuntimeError as error:
-                print(f"{variant}: its step cannot be captured ({error}); it runs eagerly", flush=True)
-                run = Run(variant, seeded, device)
-                run._eager_left = sys.maxsize
-                run.advance(min(FIRST_STEPS, steps), deadline)
-            runs.append(run)
-    held_out = runs[0].held_out
-    if options.validation_pairs:
-        kept = slice(options.validation_pairs)
-        held_out = Pairs(held_out.names[kept], held_out.ir[kept], held_out.vis[kept])
-    memory = f", {torch.cuda.memory_reserved() / 2**30:.1f} GiB" if device.type == "cuda" else ""
-    tell(f"{len(runs)} runs on {name}{memory}; {len(held_out.names)} held-out pairs")
-
-    while not options.steps:
-        begin, before = time.monotonic(), runs[0].step
-        train(runs, before + TIMED_STEPS, deadline)
-        now = time.monotonic()
-        pace = (now - begin) / TIMED_STEPS
-        reserve = VALIDATION_SECONDS[0] + VALIDATION_SECONDS[1] * len(runs)
-        steps = runs[0].step + max(0, int(0.97 * (deadline - reserve - now) / pace))
-        tell(f"{1000 * pace:.1f} ms for a step of all {len(runs)}: {steps} steps")
-        kept = [run for run in runs if run.seed == options.seeds[0] or run.variant == "whole"]
-        if steps >= options.least_steps or len(kept) == len(runs):
-            deadline -= reserve
-            break
-        print(f"too few: {len(kept)} runs go on", flush=True)
-        runs = kept
-    for run in runs:
-        run.recipe = replace(run.recipe, optimization=replace(run.recipe.optimization, steps=steps))
-    for mark in range(1, 11):
-        train(runs, max(runs[0].step, steps * mark // 10), deadline)
-        losses = " ".join(f"{float(run.values[0]):.1f}" for run in runs)
-        tell(f"step {min(run.step for run in runs)} of {steps}: {losses}")
-
-    batches = batches_of_one_size(held_out)
-    results: list[dict] = []
-    report = {
-        "device": name,
-        "torch": torch.__version__,
-        "steps": steps,
-        "recipe": {key: value for key, value in recipe.to_dict().items() if key != "optimization"}
-        | {"optimization": asdict(runs[0].recipe.optimization)},
-        "pairs": len(runs[0].train_pairs.names),
-        "held_out": held_out.names,
-        "runs": results,
-    }
-    for run in runs:
-        run._graph = None  # and the memory that it holds
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    with ThreadPoolExecutor(AT_ONCE if device.type == "cuda" else 1) as pool:
-        first = validate(runs[0], batches)  # alone: kernels compile for pictures of other sizes than crops
-        others = pool.map(lambda run: validate(run, batches), runs[1:])
-        for run, figures in zip(runs, itertools.chain([first], others), strict=True):
-            results.append(
-                {
-                    "variant": run.variant,
-                    "seed": run.seed,
+    files = {seed: options.weights / f"seed{seed}.pt" for seed in options.seeds}
+    if not all(path.exists() for path in files.values()):
+        wanted = [(variant, options.seeds[0]) for variant in options.variants]
+        wanted += [("whole", seed) for seed in options.seeds[1:]]
+        runs = train(wanted, recipe, options.steps, options.seconds, device, tell)
+        options.weights.mkdir(parents=True, exist_ok=True)
+        for seed, path in files.items():
+            same = {run.variant: run for run in runs if run.seed == seed}
+            states = {
+                variant: {
                     "steps": run.step,
-                    "parameters": sum(p.numel() for p in run.model.parameters()),
-                    **figures,
+                    "weights": {k: t.cpu() for k, t in run.averaged.state_dict().items()},
                 }
-            )
-            report["seconds"] = round(time.monotonic() - start, 1)
+                for variant, run in same.items()
+            }
+            about = {"device": name, "torch": str(torch.__version__), "recipe": runs[0].recipe.to_dict()}
+            torch.save(about | {"runs": states}, path)
+        tell(f"weights in {options.weights}")
+        del runs
+
+    _, held_out = loop.load_pairs(recipe.folders).split(recipe.data.hold_out, recipe.data.hold_together)
+    ir, vis = (middles(pictures[: options.pairs], device) for pictures in (held_out.ir, held_out.vis))
+    tell(f"validation on {len(ir)} pairs of {ir.shape[3]}x{ir.shape[2]}")
+    results: list[dict] = []
+    for seed, path in files.items():
+        trained = torch.load(path, weights_only=True)
+        about = {key: value for key, value in trained.items() if key != "runs"}
+        for variant, run in trained["runs"].items():
+            model = network(variant, seed, configuration(recipe))
+            model.load_state_dict(run["weights"])
+            figures = validate(model.to(device, memory_format=torch.channels_last), ir, vis, recipe)
+            parameters = sum(p.numel() for p in model.parameters())
+            row = {"variant": variant, "seed": seed, "steps": run["steps"], "parameters": parameters}
+            results.append(row | figures)
             if options.json:
+                report = about | {"held_out": held_out.names[: len(ir)], "runs": results}
                 options.json.write_text(json.dumps(report, indent=1) + "\n")
-            tell(f"{run.variant}, seed {run.seed}: loss {figures['loss']:.2f}")
+            tell(f"{variant}, seed {seed}: loss {figures['loss']:.2f}")
     print(markdown(results))
     return 0
 
