@@ -30,6 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from diffmf_cli.metrics.functional import evaluate
+from diffmf_cli.model import network
 from diffmf_cli.model.network import (
     ChannelExchange,
     Config,
@@ -50,7 +51,7 @@ FIGURES = ["EN", "SD", "SCD", "VIF", "Qabf", "SSIM", "SCD.worst", "VIF.worst", "
 FIRST_STEPS = 6  # of one run at a time: eager ones and the capture, which no other thread may disturb
 EAGER_STEPS = 3
 TIMED_STEPS = 50  # of all runs together, to know their pace; the schedule's warm-up does not know its end
-VALIDATION_BATCH = 8
+VALIDATION_BATCH = 8  # on CUDA; a CPU is faster with one picture at a time
 
 
 class NoDifference(DifferenceGuidedExtraction):
@@ -191,7 +192,7 @@ def configuration(recipe: Recipe) -> Config:
     return replace(loop.SIZES[recipe.model.size], **recipe.model.change)
 
 
-def network(variant: str, seed: int, config: Config) -> DiffMF:
+def begin(variant: str, seed: int, config: Config) -> DiffMF:
     """A variant, with the whole network's weights of this seed in all parts that they share."""
     torch.manual_seed(seed)
     shared = DiffMF(config).state_dict()
@@ -216,7 +217,7 @@ class Run(loop.Trainer):
             torch.cuda.synchronize()  # the weights were made on another stream than steps run on
 
     def _network(self) -> DiffMF:
-        model = network(self.variant, self.seed, configuration(self.recipe))
+        model = begin(self.variant, self.seed, configuration(self.recipe))
         return model.to(self.device, memory_format=torch.channels_last)
 
     def advance(self, until: int, deadline: float) -> None:
@@ -286,13 +287,13 @@ def train(
     return runs
 
 
+@torch.no_grad()
 def validate(model: DiffMF, ir: Tensor, vis: Tensor, recipe: Recipe) -> dict[str, float]:
     """Loss and mean figures over pairs, `(N, 1, H, W)` in 0..255."""
     sums = dict.fromkeys(["loss", *FIGURES], 0.0)
-    model.requires_grad_(True)  # or kernels of the whole network would take over, on a CPU
-    for part in torch.arange(len(ir)).split(VALIDATION_BATCH):
+    for part in torch.arange(len(ir)).split(VALIDATION_BATCH if ir.is_cuda else 1):
         sources = ir[part], vis[part]
-        fused = model(*(t / 255 for t in sources)).detach()
+        fused = model(*(t / 255 for t in sources))
         loss, _ = fusion_loss(fused, *(t / 255 for t in sources), recipe.loss)
         sums["loss"] += float(loss) * len(part)
         values = evaluate(*sources, (fused * 255).round(), "EN,SD,SCD,VIF,Qabf,SSIM")
@@ -403,6 +404,7 @@ def main() -> int:
         tell(f"weights in {options.weights}")
         del runs
 
+    network._by_kernels = lambda picture: False  # on a CPU they would stand in for the whole network
     _, held_out = loop.load_pairs(recipe.folders).split(recipe.data.hold_out, recipe.data.hold_together)
     ir, vis = (middles(pictures[: options.pairs], device) for pictures in (held_out.ir, held_out.vis))
     tell(f"validation on {len(ir)} pairs of {ir.shape[3]}x{ir.shape[2]}")
@@ -411,7 +413,7 @@ def main() -> int:
         trained = torch.load(path, weights_only=True)
         about = {key: value for key, value in trained.items() if key != "runs"}
         for variant, run in trained["runs"].items():
-            model = network(variant, seed, configuration(recipe))
+            model = begin(variant, seed, configuration(recipe))
             model.load_state_dict(run["weights"])
             figures = validate(model.to(device, memory_format=torch.channels_last), ir, vis, recipe)
             parameters = sum(p.numel() for p in model.parameters())
