@@ -6,6 +6,7 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 
 from diffmf_cli.metrics.functional import evaluate
+from diffmf_cli.model.network import Config, DiffMF
 from diffmf_cli.training.losses import (
     difference_loss,
     edge_loss,
@@ -205,6 +206,47 @@ def test_constant_sources_give_finite_losses_and_gradients(pictures, which, leve
     assert all(value.isfinite() for value in terms.values())
     assert gradient.isfinite().all()
     assert gradient.abs().max() < 1
+
+
+# With every term, and the constants of the shipped recipe: its stability is the smallest.
+EVERY_TERM = Loss(edges=20, flatness=200, stability=1.5e-6, flat=0.4)
+
+
+@pytest.fixture
+def extremes():
+    """`(5, 1, 48, 48)`: black, white, checkered, mostly saturated, next to flat."""
+    noise = torch.randn(2, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    line = torch.arange(48)
+    checkered = ((line[:, None] + line) % 2).float()[None]
+    black = torch.zeros(1, 48, 48)
+    return torch.stack([black, black + 1, checkered, (5 * noise[0]).clamp(0, 1), 0.5 + 1e-6 * noise[1]])
+
+
+def test_extreme_pictures_give_finite_gradients(extremes):
+    index = torch.cartesian_prod(*[torch.arange(len(extremes))] * 3)
+    fused, ir, vis = (extremes[i] for i in index.T)
+    fused = fused.clone().requires_grad_()
+    loss, terms = fusion_loss(fused, ir, vis, EVERY_TERM)
+    assert set(terms) == set(vars(EVERY_TERM)) - {"sum_share", "flat", "stability"}
+    assert all(value.isfinite() for value in terms.values())
+    (gradient,) = torch.autograd.grad(loss * len(fused), fused)
+    assert gradient.isfinite().all()
+    assert gradient.flatten(1).norm(dim=1).max() < 1e5
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_extreme_pictures_give_weights_finite_gradients(extremes, mixed):
+    torch.manual_seed(0)
+    model = DiffMF(Config(width=16, extraction=1))
+    index = torch.cartesian_prod(*[torch.arange(len(extremes))] * 2)
+    ir, vis = (extremes[i] for i in index.T)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+        fused = model.fuse_padded(ir, vis)
+    loss, _ = fusion_loss(fused.float(), ir, vis, EVERY_TERM)
+    loss.backward()
+    assert loss.isfinite()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad.isfinite().all(), name
 
 
 def test_a_black_source_asks_for_next_to_nothing(pictures):
