@@ -23,6 +23,7 @@ from diffmf_cli.model.catalogue import check_task, find_weights
 if TYPE_CHECKING:
     import torch
 
+    from diffmf_cli.model.cpu.inference import CpuInference
     from diffmf_cli.model.cuda.inference import CudaInference
     from diffmf_cli.model.network import DiffMF
 
@@ -203,7 +204,7 @@ class Fuser:
         self.scan_backend = scan_backend
         self._network = network.eval()
         self._fused_kernels = _fused_kernels(self._network, device, precision, scan_backend)
-        automatic = "fp32" if self._fused_kernels is None else "fp16"
+        automatic = "fp32" if self._fused_kernels is None or device.type == "cpu" else "fp16"
         self.precision = automatic if precision == "auto" else precision
         self._tile = _parse_tile(tile)
 
@@ -331,10 +332,12 @@ class Fuser:
     def _run(self, ir: np.ndarray, vis: np.ndarray) -> np.ndarray:
         """Two `([B,] H, W)` in [0, 1] -> one; fewer at once, then smaller strips, where memory runs out."""
         height, width = vis.shape[-2:]
-        tile = self._tile
-        if tile is None:
-            fits = self._fused_kernels is not None and self._fused_kernels.fits(height * width)
-            tile = 0 if fits else _automatic_tile(height * width)
+        kernels, tile = self._fused_kernels, self._tile
+        wanted = tile is None or self.device == "cpu"  # there they go row by row whatever the tile
+        if wanted and kernels is not None and kernels.fits(height * width):
+            tile = 0
+        elif tile is None:
+            tile = _automatic_tile(height * width)
         halved = False
         while True:
             fused = self._forward(ir, vis, tile)
@@ -411,8 +414,12 @@ def _automatic_tile(pixels: int) -> int:
 
 def _fused_kernels(
     network: "DiffMF", device: "torch.device", precision: str, scan_backend: str
-) -> "CudaInference | None":
-    """The network as our own kernels, which come with the `triton` scan; None where they do not apply."""
+) -> "CpuInference | CudaInference | None":
+    """The network as our own kernels, which come with our own scans; None where they do not apply."""
+    if scan_backend == "numba" and precision in ("auto", "fp32"):
+        from diffmf_cli.model.cpu.inference import CpuInference
+
+        return CpuInference(network)
     if device.type != "cuda" or scan_backend != "triton":
         return None
     import torch

@@ -29,7 +29,7 @@ METADATA_FILE = "metadata.json"  # inside a .pt2
 # a torch program refuses such pictures. ONNX holds no such conditions, and is right there as well.
 _SMALLEST, _LARGEST = 25, 2**16
 _TRACED_SIZE = 97, 121  # with no common factors
-_CHECKED_SIZES = (64, 96), (33, 47), (61, 26)
+_CHECKED_SIZES = (64, 96), (25, 47), (61, 26)
 
 
 class _Whole(nn.Module):

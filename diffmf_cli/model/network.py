@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from diffmf_cli import scan
 from diffmf_cli.errors import WeightsError
 from diffmf_cli.scan import selective_scan_2d
 from diffmf_cli.threads import on_threads
@@ -127,12 +126,6 @@ def _for_strips(work: Callable[[slice], None], x: Tensor) -> None:
     strips = _row_strips(x)
     run = on_threads if x.device.type == "cpu" else _in_turn
     run(work, strips)
-
-
-def _by_kernels(x: Tensor) -> bool:
-    """Whether `diffmf_cli.model.cpu` can stand in for what is here: float32 inference on a CPU with numba."""
-    plain = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-    return plain and not torch.is_grad_enabled() and scan.choose(x.device) == "numba"
 
 
 class SS2D(nn.Module):
@@ -486,15 +479,11 @@ class DiffMF(nn.Module):
             vis: `(B, 1, H, W)` in [0, 1], luma.
             tile: if not 0, the full-resolution stages run in strips of about `tile` x `tile` pixels. They are
                 local and the strips overlap by their reach, so the result is the same; the state space part
-                always sees the whole picture. `diffmf_cli.model.cpu`, row by row anyway, needs none.
+                always sees the whole picture.
 
         Returns:
             `(B, 1, H, W)` in [0, 1], float32.
         """
-        if _by_kernels(ir):
-            from diffmf_cli.model.cpu import inference
-
-            return inference.fuse(self, ir, vis)
         h, w = ir.shape[-2:]
         rows, columns = (reflected(n, ir.device) for n in (h, w))
         ir, vis = (t[:, :, rows][..., columns] for t in (ir, vis))

@@ -225,7 +225,11 @@ class Trainer:
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
         """Mean figures of the averaged weights over the held-out pairs, whole pictures; writes samples."""
-        self.averaged.eval()
+        fuse: Callable[[Tensor, Tensor], Tensor] = self.averaged.eval()
+        if scan.choose(self.device) == "numba":
+            from diffmf_cli.model.cpu.inference import CpuInference
+
+            fuse = CpuInference(self.averaged)
         sums: dict[str, float] = {}
         pairs = self.held_out
         (self.folder / "samples").mkdir(exist_ok=True)
@@ -234,7 +238,7 @@ class Trainer:
             ir, vis = (
                 torch.from_numpy(a[i]).to(self.device).float()[None, None] for a in (pairs.ir, pairs.vis)
             )
-            fused = (self.averaged(ir / 255, vis / 255) * 255).round()
+            fused = (fuse(ir / 255, vis / 255) * 255).round()
             for key, value in evaluate(ir, vis, fused).items():
                 sums[key] = sums.get(key, 0.0) + float(value)
             if i % every == 0:

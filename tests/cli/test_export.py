@@ -1,10 +1,12 @@
 """`diffmf export`: files that run without diffmf, and what costs one line instead."""
 
 import hashlib
+import io
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -106,16 +108,28 @@ def test_onnx_says_what_it_is(weights, exports, session):
     assert 0 < record["difference"] < exporting.TOLERANCE
 
 
-def test_torch_program_gives_the_same(weights, exports):
-    record, path = exports["torch"]
-    extra = {exporting.METADATA_FILE: ""}
-    module = torch.export.load(path, extra_files=extra).module()
-    assert json.loads(extra[exporting.METADATA_FILE]) == record["model"]
-    ir, vis = pair(25, 40)
-    fused = module(torch.from_numpy(ir), torch.from_numpy(vis)).numpy()
-    assert np.abs(fused - expected_of(weights, ir, vis)).max() < 5e-5
+def test_torch_program_says_what_it_is(exports):
+    record, path = exports["torch"]  # the command has run it already, which takes long
+    with zipfile.ZipFile(path) as file:
+        (name,) = (name for name in file.namelist() if name.endswith(exporting.METADATA_FILE))
+        assert json.loads(file.read(name)) == record["model"]
     assert (record["format"], record["bytes"]) == ("torch", path.stat().st_size)
     assert 0 < record["difference"] < exporting.TOLERANCE
+
+
+def test_the_comparison_runs_a_torch_program(weights, exports):
+    from torch.export import export, save
+
+    class Other(torch.nn.Module):
+        def forward(self, ir, vis):
+            return 0.5 * (ir + vis)
+
+    network, _ = load_checkpoint(weights)
+    sides = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    program = export(Other(), (torch.zeros(1, 1, 40, 50),) * 2, dynamic_shapes=(sides, sides))
+    file = io.BytesIO()
+    save(program, file)
+    assert exporting.largest_difference(network, file.getvalue(), "torch") > exporting.TOLERANCE
 
 
 @pytest.mark.parametrize("format", ["onnx", "torch"])

@@ -14,6 +14,18 @@ def model(tiny_model):
     return diffmf_cli.load_model(str(tiny_model), device="cpu")
 
 
+@pytest.fixture
+def plain(tiny_model):
+    """Loads a model without kernels, as on devices that have none."""
+
+    def load(**options):
+        model = diffmf_cli.load_model(str(tiny_model), device="cpu", **options)
+        model._fused_kernels = None
+        return model
+
+    return load
+
+
 def as_dtype(pixels, dtype):
     if np.dtype(dtype).kind == "f":
         return (pixels / 255).astype(dtype)
@@ -156,10 +168,10 @@ def test_half_precision_is_close(tiny_model, scene, model, precision):
     assert np.abs(fused.astype(int) - model.fuse(*scene)).max() <= 4
 
 
-def test_tile_changes_nothing(tiny_model, model):
+def test_tile_changes_nothing(plain, model):
     rng = np.random.default_rng(0)
     ir, vis = rng.random((2, 200, 150), np.float32)
-    tiled = diffmf_cli.load_model(str(tiny_model), device="cpu", tile=64).fuse(ir, vis)
+    tiled = plain(tile=64).fuse(ir, vis)
     assert np.abs(tiled - model.fuse(ir, vis)).max() < 1e-5
 
 
@@ -169,10 +181,10 @@ def test_automatic_tile():
 
 
 @pytest.mark.parametrize("tile", ["auto", 0, 1024])
-def test_out_of_memory_halves_the_tile_and_says_so_once(tiny_model, model, scene, monkeypatch, caplog, tile):
+def test_out_of_memory_halves_the_tile_and_says_so_once(plain, model, scene, monkeypatch, caplog, tile):
     import torch
 
-    small = diffmf_cli.load_model(str(tiny_model), device="cpu", tile=tile)
+    small = plain(tile=tile)
     tiles = []
     original = small._network.forward
 
@@ -192,7 +204,9 @@ def test_out_of_memory_halves_the_tile_and_says_so_once(tiny_model, model, scene
     assert np.abs(fused.astype(int) - model.fuse(*big)).max() <= 1
 
 
-def test_out_of_memory_for_good(model, scene, monkeypatch):
+def test_out_of_memory_for_good(plain, scene, monkeypatch):
+    model = plain()
+
     def never(*args, **kwargs):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 
@@ -201,7 +215,9 @@ def test_out_of_memory_for_good(model, scene, monkeypatch):
         model.fuse(*scene)
 
 
-def test_other_errors_of_torch_pass(model, scene, monkeypatch):
+def test_other_errors_of_torch_pass(plain, scene, monkeypatch):
+    model = plain()
+
     def broken(*args, **kwargs):
         raise RuntimeError("shapes do not match")
 
@@ -232,6 +248,31 @@ def test_no_gradients_are_kept(model, scene):
 def test_cuda_gives_what_the_cpu_gives(tiny_model, scene, model):
     fused = diffmf_cli.load_model(str(tiny_model), device="cuda").fuse(*scene)
     assert np.abs(fused.astype(int) - model.fuse(*scene)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "by_kernels"),
+    [
+        ({}, True),
+        ({"precision": "fp32", "tile": 64}, True),
+        ({"precision": "bf16"}, False),
+        ({"scan_backend": "torch"}, False),
+    ],
+    ids=str,
+)
+def test_kernels_are_for_float32_with_the_numba_scan(
+    tiny_model, plain, scene, monkeypatch, options, by_kernels
+):
+    from diffmf_cli.model.network import DiffMF
+
+    fuser = diffmf_cli.load_model(str(tiny_model), device="cpu", **options)
+    called, forward = [], DiffMF.forward
+    monkeypatch.setattr(DiffMF, "forward", lambda *a, **k: called.append(a) or forward(*a, **k))
+    fused = fuser.fuse(*scene)
+    assert bool(called) != by_kernels
+    assert fuser.precision == options.get("precision", "fp32")
+    largest = 4 if "precision" in options else 1
+    assert np.abs(fused.astype(int) - plain().fuse(*scene)).max() <= largest
 
 
 def test_a_prepared_pair_holds_no_colours_of_its_own(scene):

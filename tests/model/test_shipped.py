@@ -8,6 +8,7 @@ import torch
 
 from diffmf_cli.model.catalogue import catalogue, check, shipped_folder
 from diffmf_cli.model.checkpoint import load_checkpoint
+from diffmf_cli.model.cpu.inference import CpuInference
 
 SHIPPED = sorted(shipped_folder().glob("*.safetensors"))
 Y, X = np.mgrid[:120, :160].astype(np.float64)
@@ -21,11 +22,11 @@ Y, X = np.mgrid[:120, :160].astype(np.float64)
 def shipped_network(request):
     """Each of the shipped checkpoints, as a function of two `(H, W)` or `(B, H, W)` pictures."""
     model, metadata = load_checkpoint(request.param)
+    kernels = CpuInference(model)
 
     def fuse(ir, vis):
         pictures = (torch.as_tensor(t, dtype=torch.float32) for t in (ir, vis))
-        with torch.inference_mode():
-            fused = model(*(t.reshape(-1, 1, *t.shape[-2:]) for t in pictures))
+        fused = kernels(*(t.reshape(-1, 1, *t.shape[-2:]) for t in pictures))
         return fused.reshape(ir.shape).numpy()
 
     fuse.task = metadata["task"]

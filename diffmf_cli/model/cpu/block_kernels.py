@@ -465,6 +465,29 @@ def guide_both(
         _tokens,
         _three,
         _tokens,
+        float32[:, :, :, ::1],
+    ),
+    **JIT,
+)
+def _project_both(ir, vis, row, w, left, count, scale, shift, weight, bias, ring):
+    """`_project_row` of a row of IR and of VIS, into the last three of each."""
+    for m in range(2):
+        feature, line = ir if m == 0 else vis, ring[m, row % 3]
+        _project_row(feature, row * w, w, 0, 1, w, left, count, scale[m], shift[m], weight[m], bias[m], line)
+
+
+@njit(
+    void(
+        _tokens,
+        _tokens,
+        int64,
+        int64,
+        int64,
+        int64,
+        _tokens,
+        _tokens,
+        _three,
+        _tokens,
         _three,
         _tokens,
         _tokens,
@@ -510,23 +533,9 @@ def channel_sums(
         ready = max(top - 1, 0)
         for r in range(top, bottom):
             while ready <= min(r + 1, h - 1):
-                for m in range(2):
-                    feature = ir if m == 0 else vis
-                    _project_row(
-                        feature,
-                        ready * w,
-                        w,
-                        0,
-                        1,
-                        w,
-                        left,
-                        count,
-                        norm_scale[m],
-                        norm_shift[m],
-                        in_weight[m],
-                        in_bias[m],
-                        ring[m, ready % 3],
-                    )
+                _project_both(
+                    ir, vis, ready, w, left, count, norm_scale, norm_shift, in_weight, in_bias, ring
+                )
                 ready += 1
             part[:] = _F(0)
             for column in range(0, count, CHUNK):
@@ -625,23 +634,9 @@ def channel_read(
         ready = max(top - 1, 0)
         for r in range(top, bottom):
             while ready <= min(r + 1, h - 1):
-                for m in range(2):
-                    feature = ir if m == 0 else vis
-                    _project_row(
-                        feature,
-                        ready * w,
-                        w,
-                        0,
-                        1,
-                        w,
-                        left,
-                        count,
-                        norm_scale[m],
-                        norm_shift[m],
-                        in_weight[m],
-                        in_bias[m],
-                        ring[m, ready % 3],
-                    )
+                _project_both(
+                    ir, vis, ready, w, left, count, norm_scale, norm_shift, in_weight, in_bias, ring
+                )
                 ready += 1
             for column in range(0, count, CHUNK):
                 n, p = min(CHUNK, count - column), r * w + left + column

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from threading import get_ident
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -35,29 +34,6 @@ from diffmf_cli.threads import on_threads
 
 _ROWS = 8  # of a strip at least: lower ones would compute their neighbours' rows too often
 _SUMMED_TOKENS = 2**12  # in a strip of sums
-
-_folded: WeakKeyDictionary[DiffMF, tuple[Any, "_Network"]] = WeakKeyDictionary()
-
-
-def fuse(network: DiffMF, ir: Tensor, vis: Tensor) -> Tensor:
-    """`DiffMF.forward` of float32 pictures `(B, 1, H, W)` on a CPU."""
-    folded = _fold(network)
-    fused = torch.empty(ir.shape)
-    for one, other, result in zip(ir[:, 0], vis[:, 0], fused[:, 0], strict=True):
-        folded.fuse(one.contiguous().numpy(), other.contiguous().numpy(), result.numpy())
-    return fused
-
-
-def _fold(network: DiffMF) -> "_Network":
-    """Weights as the kernels take them, folded again only after one has changed."""
-    parameters = list(network.parameters())
-    if any(p.is_inference() for p in parameters):  # nobody counts their versions
-        return _Network(network)
-    state = [(p.data_ptr(), p._version) for p in parameters]
-    known = _folded.get(network)
-    if known is None or known[0] != state:
-        known = _folded[network] = state, _Network(network)
-    return known[1]
 
 
 def _double(t: Tensor | None) -> np.ndarray:
@@ -401,8 +377,8 @@ class _Space:
         return out
 
 
-class _Network:
-    """`DiffMF` with folded weights."""
+class CpuInference:
+    """`DiffMF.forward` of float32 pictures, with the weights that a network had when this was made."""
 
     def __init__(self, network: DiffMF) -> None:
         decoder: Decoder = network.decoder
@@ -435,11 +411,22 @@ class _Network:
             *_convolution(decoder.out),
         )
 
-    def fuse(self, ir: np.ndarray, vis: np.ndarray, out: np.ndarray) -> None:
+    def fits(self, pixels: int) -> bool:
+        """True: row by row anyway, it needs no strips."""
+        return True
+
+    def __call__(self, ir: Tensor, vis: Tensor) -> Tensor:
+        """Two `(B, 1, H, W)` in [0, 1] -> one."""
+        fused = torch.empty(ir.shape)
+        for one, other, result in zip(ir[:, 0], vis[:, 0], fused[:, 0], strict=True):
+            self._fuse(one.contiguous().numpy(), other.contiguous().numpy(), result.numpy())
+        return fused
+
+    def _fuse(self, ir: np.ndarray, vis: np.ndarray, out: np.ndarray) -> None:
         """Two pictures `(H, W)` -> `out` `(H, W)`."""
         rows, columns = (reflected(n).numpy() for n in ir.shape)
         h, w = len(rows) // 4, len(columns) // 4
-        features = self.exchange(
+        features = self._exchange(
             self.stems[0].run(ir, rows, columns), self.stems[1].run(vis, rows, columns), h, w
         )
         _rows(
@@ -449,7 +436,7 @@ class _Network:
             h,
         )
 
-    def exchange(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int) -> np.ndarray:
+    def _exchange(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int) -> np.ndarray:
         """The state space part, and the decoder's first convolution: `(h * w, C)`."""
         room = _Room()
         for stage in self.extraction:
