@@ -3,7 +3,8 @@
 python benchmarks/alignment.py PAIRS                    PAIRS holds ir/ and vi/ of registered pictures
 python benchmarks/alignment.py PAIRS --every 5 --parts warps fov
 
-warps   the infrared picture shifted, turned and scaled: corner error, pairs made worse, aligned pairs moved
+warps   the infrared picture shifted, turned and scaled: corner error, pairs made worse; and pairs that are
+        aligned already, exactly or but for a fraction of a pixel: how many are moved all the same
 fov     a window cut out of it: whether its place is found
 other   the infrared picture of one scene with the visible one of another: how many are moved all the same
 time    seconds a pair at 640x480
@@ -28,6 +29,7 @@ from diffmf_cli.images.pairs import Pair, pair_folders
 from diffmf_cli.images.read import read_image
 
 # At most: pixels to each side, degrees, percent of scale.
+JITTER = 0.7, 0.1, 0.2
 WARPS = {"small": (5, 0.6, 1.2), "medium": (16, 2, 4), "large": (40, 5, 10)}
 BORDERS = {"black": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}
 RIG = 400, 240
@@ -80,6 +82,10 @@ def warps(pairs: list[Pair], seed: int) -> list[dict]:
         ir, vis = read(pair)
         size = ir.shape[1::-1]
         rows.append({"key": pair.key, "warp": "none", "border": "-", **measure(ir, vis, np.eye(3))})
+        jitter = random_warp(np.random.default_rng((seed, index)), size, JITTER)
+        moved = cv2.warpPerspective(ir, jitter, size, borderMode=cv2.BORDER_REPLICATE)
+        row = measure(moved, vis, np.linalg.inv(jitter))
+        rows.append({"key": pair.key, "warp": "jitter", "border": "-", **row})
         for kind, limits in WARPS.items():
             for border, mode in BORDERS.items():
                 rng = np.random.default_rng((seed, index, len(rows)))
@@ -186,9 +192,9 @@ def column(rows: list[dict], name: str) -> np.ndarray:
 
 def show_warps(rows: list[dict]) -> None:
     """Prints the figures of `warps`."""
-    none = [row for row in rows if row["warp"] == "none"]
-    moved = column(none, "shift") > 0.5
-    print(f"aligned already: {moved.mean():.1%} of {len(none)} moved by more than 0.5 px")
+    for warp, name in (("none", "aligned already"), ("jitter", "aligned but for a fraction of a pixel")):
+        shifts = column([row for row in rows if row["warp"] == warp], "shift")
+        print(f"{name}: {(shifts > 0.5).sum()} of {len(shifts)} moved by more than 0.5 px")
     print("warp    border     pairs  before  median error  p90    moved  worse by > 1 px")
     kinds = [(warp, border) for warp in WARPS for border in BORDERS] + [(warp, "all") for warp in WARPS]
     for warp, border in kinds:
@@ -199,7 +205,7 @@ def show_warps(rows: list[dict]) -> None:
             f"{np.percentile(error, 90):5.1f} {column(some, 'moved').mean():8.1%} "
             f"{(error > before + 1).mean():12.1%}"
         )
-    every = [row for row in rows if row["warp"] != "none"]
+    every = [row for row in rows if row["warp"] in WARPS]
     error, before = column(every, "error"), column(every, "before")
     print(f"all warps: median {np.median(error):.2f}, worse by > 1 px {(error > before + 1).mean():.1%}")
     show_time(rows)

@@ -30,8 +30,8 @@ _COARSE, FINE = 240, 480  # pixels of the longer side of the infrared picture wh
 _SURE_LEAD = 0.25  # of the best place over the next other one, relative to its own correlation
 _LEAST_LEAD = 0.15
 _LEAST_SCORE = 0.15
-_LEAST_GAIN = 0.06  # in correlation over the pair as it is
-_LEAST_MOVE = 0.006  # of the diagonal
+_LEAST_GAIN = 0.25  # over the pair as it is, relative to its own correlation
+_LEAST_MOVE = 0.004  # of the diagonal
 _TURN_GAIN = 0.02  # in correlation, for turning what was searched upright
 _PERSPECTIVE_GAIN = 0.06  # in correlation, for a homography
 
@@ -130,7 +130,7 @@ def estimate(ir: np.ndarray, vis: np.ndarray, fov_ratio: float | None = None) ->
     found = _with_perspective(fine, view, Transform(matrix, "affine", ir_size, vis_size, score))
     if as_is is not None:
         # Judged without perspective, which always finds something to bend.
-        gain = score - correlation(frame(fine, view, as_is))[0]
+        gain = 1 - correlation(frame(fine, view, as_is))[0] / score
         moved = corner_distance(matrix, as_is, ir_size)
         if gain < _LEAST_GAIN or moved < _LEAST_MOVE * np.hypot(*vis_size):
             return Estimate(None, f"moving it by {moved:.1f} pixels is no clear gain", found)

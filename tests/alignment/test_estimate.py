@@ -43,6 +43,21 @@ def test_an_aligned_pair_stays(scene_of):
     assert corner_distance(result.found.matrix, np.eye(3), SIZE) < 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_pair_that_is_a_fraction_of_a_pixel_off_stays(scene_of, moved, seed):
+    ir, vis = scene_of(seed, SIZE)
+    assert estimate(moved(ir, shift(0.6, -0.4) @ similarity(SIZE, 0.1, 1.002)), vis).transform is None
+
+
+@pytest.mark.parametrize(("rows", "moves"), [(220, False), (240, True)])
+def test_a_gain_counts_by_what_the_pair_has_already(scene_of, moved, rows, moves):
+    """The lower rows are off, as by parallax: the pair stays while most of it fits."""
+    ir, vis = scene_of(0, SIZE)
+    ir[-rows:] = moved(ir, shift(7, 0))[-rows:]
+    result = estimate(ir, vis)
+    assert (result.transform is not None) == moves
+
+
 def test_unrelated_pictures_stay(scene_of):
     for seed in range(3):
         result = estimate(scene_of(seed, SIZE)[0], scene_of(seed + 10, SIZE)[1])
