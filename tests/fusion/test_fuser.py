@@ -234,6 +234,11 @@ def test_cuda_gives_what_the_cpu_gives(tiny_model, scene, model):
     assert np.abs(fused.astype(int) - model.fuse(*scene)).max() <= 1
 
 
+def test_a_range_that_shows_nothing_of_the_infrared_picture_is_told(scene):
+    assert not module.prepare(*scene, ir_range="0,100").notices
+    assert "IR is all black" in " ".join(module.prepare(*scene, ir_range="250,900").notices)
+
+
 def test_several_pairs_at_once_are_what_each_is_alone(model, scene):
     ir, vis = scene
     pairs = [module.prepare(ir, vis), module.prepare(ir[::-1], vis), module.prepare(ir, vis[:, ::-1])]
