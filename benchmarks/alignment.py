@@ -3,12 +3,18 @@
 python benchmarks/alignment.py PAIRS                    PAIRS holds ir/ and vi/ of registered pictures
 python benchmarks/alignment.py PAIRS --every 5 --parts warps fov
 
-warps   the infrared picture shifted, turned and scaled: corner error, pairs made worse, aligned pairs moved
+warps   the infrared picture shifted, turned and scaled: corner error, pairs made worse; and pairs that are
+        aligned already, exactly or but for a fraction of a pixel: how many are moved all the same
 fov     a window cut out of it: whether its place is found
 other   the infrared picture of one scene with the visible one of another: how many are moved all the same
 time    seconds a pair at 640x480
-rig     20 pairs with one warp: error of what `diffmf align` would write, against the warp alone, and together
-        with what the other pairs of the set, which are not moved, are off in common
+rig     20 pairs with one warp: error of what `diffmf align` would write, against the warp alone, together
+        with what the other pairs of the set, which are not moved, are off in common, and together with what
+        the same pairs are off in common when they are not moved
+own     what pairs that are called registered are off in common: by edges, and by mutual information of grey
+        values, which knows no edges; the halves of the set apart
+
+Sets of photographs are registered to some pixels; benchmarks/render_pairs.py makes one that is exact.
 """
 
 import argparse
@@ -20,7 +26,7 @@ from time import perf_counter, process_time
 import numpy as np
 
 from diffmf_cli.alignment.choice import estimate_pair, greys
-from diffmf_cli.alignment.geometry import corner_distance, resizing
+from diffmf_cli.alignment.geometry import corner_distance, project, resizing, similarity
 from diffmf_cli.alignment.rig import consensus, fit_together
 from diffmf_cli.alignment.transform import Transform
 from diffmf_cli.images.opencv import cv2
@@ -28,6 +34,7 @@ from diffmf_cli.images.pairs import Pair, pair_folders
 from diffmf_cli.images.read import read_image
 
 # At most: pixels to each side, degrees, percent of scale.
+JITTER = 0.7, 0.1, 0.2
 WARPS = {"small": (5, 0.6, 1.2), "medium": (16, 2, 4), "large": (40, 5, 10)}
 BORDERS = {"black": cv2.BORDER_CONSTANT, "replicate": cv2.BORDER_REPLICATE, "reflect": cv2.BORDER_REFLECT_101}
 RIG = 400, 240
@@ -80,6 +87,10 @@ def warps(pairs: list[Pair], seed: int) -> list[dict]:
         ir, vis = read(pair)
         size = ir.shape[1::-1]
         rows.append({"key": pair.key, "warp": "none", "border": "-", **measure(ir, vis, np.eye(3))})
+        jitter = random_warp(np.random.default_rng((seed, index)), size, JITTER)
+        moved = cv2.warpPerspective(ir, jitter, size, borderMode=cv2.BORDER_REPLICATE)
+        row = measure(moved, vis, np.linalg.inv(jitter))
+        rows.append({"key": pair.key, "warp": "jitter", "border": "-", **row})
         for kind, limits in WARPS.items():
             for border, mode in BORDERS.items():
                 rng = np.random.default_rng((seed, index, len(rows)))
@@ -142,22 +153,16 @@ def rigs(pairs: list[Pair], seed: int, repeat: int) -> list[dict]:
         rig, members = consensus([found for _, found in aligned])
         rig = fit_together(rig, lambda: (greys(*aligned[i][0]) for i in members))  # noqa: B023
         truth = np.linalg.inv(warp)
-        common = set_offset([still[i] for i in order[20:]])
+        others, same = (set_offset([still[i] for i in some]) for some in (order[20:], order[:20]))
         rows.append(
             {
                 "pairs": len(moved),
                 "agreeing": len(members),
                 "error": corner_distance(rig.matrix, truth, RIG),
-                "error_common": corner_distance(rig.matrix, common @ truth, RIG),
-                "common": corner_distance(common, np.eye(3), RIG),
+                "error_others": corner_distance(rig.matrix, others @ truth, RIG),
+                "error_same": corner_distance(rig.matrix, same @ truth, RIG),
                 "single": float(np.median([corner_distance(one.matrix, truth, RIG) for _, one in aligned])),
             }
-        )
-    both = [set_offset(still), set_offset([(vis, ir) for ir, vis in still])]
-    for what, matrix in zip(("infrared in visible", "visible in infrared"), both, strict=True):
-        off = corner_distance(matrix, np.eye(3), RIG)
-        print(
-            f"{len(still)} pairs as they are, {what}: scale {np.hypot(*matrix[:2, 0]):.4f}, {off:.2f} px off"
         )
     return rows
 
@@ -175,8 +180,76 @@ def cut_to_rig(
 
 
 def set_offset(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """What pairs that are called registered are off in common."""
-    return fit_together(Transform(np.eye(3), "affine", RIG, RIG, 0), lambda: pairs).matrix
+    """What pairs that are called registered are off in common, by edges."""
+    rig = Transform(np.eye(3), "affine", RIG, RIG, 0)
+    for _ in range(4):  # each looks again from where the one before has ended
+        before, rig = rig, fit_together(rig, lambda: pairs)
+        if corner_distance(before.matrix, rig.matrix, RIG) < 0.1:
+            break
+    return rig.matrix
+
+
+def own(pairs: list[Pair]) -> list[dict]:
+    """The offset of the whole set and of its halves, by two estimators."""
+    large = [pair for pair in pairs if min(np.array(read(pair)[0].shape[1::-1]) - RIG) >= 0]
+    still = [greys(*cut_to_rig(*read(pair))) for pair in large]
+    rows = []
+    for name, some in (("all", still), ("even", still[::2]), ("odd", still[1::2])):
+        for how, find in (("edges", set_offset), ("information", by_information)):
+            matrix = find(some)
+            rows.append(
+                {
+                    "pairs": len(some),
+                    "which": name,
+                    "how": how,
+                    "scale": float(np.hypot(*matrix[:2, 0])),
+                    "middle": (project(matrix, np.array([RIG]) / 2) - np.array(RIG) / 2)[0].tolist(),
+                    "off": corner_distance(matrix, np.eye(3), RIG),
+                }
+            )
+    return rows
+
+
+def by_information(pairs: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """The scale and shift of highest normalised mutual information, in the mean over pairs."""
+    smooth = [[cv2.GaussianBlur(one, (0, 0), 1) for one in pair] for pair in pairs]
+    aside = np.array([[1, 0, 0.37], [0, 1, 0.29], [0, 0, 1]])  # so that no place is free of interpolation
+
+    def shares(percent: float, x: float, y: float) -> tuple[np.ndarray, float]:
+        matrix = similarity(RIG, 0, 1 + percent / 100)
+        matrix[:2, 2] += x, y
+        values = []
+        for ir, vis in smooth:
+            a, b = (
+                cv2.warpPerspective(one, aside @ there, RIG, flags=cv2.INTER_CUBIC)[8:-8, 8:-8]
+                for one, there in ((ir, matrix), (vis, np.eye(3)))
+            )
+            values.append(normalised_information(a, b))
+        return matrix, float(np.mean(values))
+
+    best = (0.0, 0.0, 0.0)
+    step = 0.8  # percent and pixels
+    matrix, most = shares(*best)
+    while step >= 0.1:
+        tried = [tuple(np.add(best, step * sign * axis)) for axis in np.eye(3) for sign in (-1, 1)]
+        there, value = max(((one, shares(*one)) for one in tried), key=lambda found: found[1][1])
+        if value[1] > most:
+            best, (matrix, most) = there, value
+        else:
+            step /= 2
+    return matrix
+
+
+def normalised_information(a: np.ndarray, b: np.ndarray, levels: int = 32) -> float:
+    """`(H(a) + H(b)) / H(a, b)` of equally filled grey levels.
+
+    Studholme, Hill and Hawkes, Pattern Recognition 1999.
+    """
+    steps = np.linspace(0, 1, levels + 1)[1:-1]
+    one, other = (np.searchsorted(np.quantile(picture, steps), picture.ravel()) for picture in (a, b))
+    joint = np.bincount(one * levels + other, minlength=levels**2).reshape(levels, levels) / one.size
+    entropies = [-float(p[p > 0] @ np.log(p[p > 0])) for p in (joint.sum(0), joint.sum(1), joint.ravel())]
+    return (entropies[0] + entropies[1]) / entropies[2]
 
 
 def column(rows: list[dict], name: str) -> np.ndarray:
@@ -186,9 +259,9 @@ def column(rows: list[dict], name: str) -> np.ndarray:
 
 def show_warps(rows: list[dict]) -> None:
     """Prints the figures of `warps`."""
-    none = [row for row in rows if row["warp"] == "none"]
-    moved = column(none, "shift") > 0.5
-    print(f"aligned already: {moved.mean():.1%} of {len(none)} moved by more than 0.5 px")
+    for warp, name in (("none", "aligned already"), ("jitter", "aligned but for a fraction of a pixel")):
+        shifts = column([row for row in rows if row["warp"] == warp], "shift")
+        print(f"{name}: {(shifts > 0.5).sum()} of {len(shifts)} moved by more than 0.5 px")
     print("warp    border     pairs  before  median error  p90    moved  worse by > 1 px")
     kinds = [(warp, border) for warp in WARPS for border in BORDERS] + [(warp, "all") for warp in WARPS]
     for warp, border in kinds:
@@ -199,7 +272,7 @@ def show_warps(rows: list[dict]) -> None:
             f"{np.percentile(error, 90):5.1f} {column(some, 'moved').mean():8.1%} "
             f"{(error > before + 1).mean():12.1%}"
         )
-    every = [row for row in rows if row["warp"] != "none"]
+    every = [row for row in rows if row["warp"] in WARPS]
     error, before = column(every, "error"), column(every, "before")
     print(f"all warps: median {np.median(error):.2f}, worse by > 1 px {(error > before + 1).mean():.1%}")
     show_time(rows)
@@ -228,14 +301,24 @@ def show_rigs(rows: list[dict]) -> None:
     print(f"{len(rows)} rigs of 20 pairs; a single pair: {np.median(column(rows, 'single')):.2f} px")
     for against, name in (
         ("the warp", "error"),
-        ("the warp and the offset of the other pairs", "error_common"),
+        ("the warp and the offset of the other pairs", "error_others"),
+        ("the warp and the offset of the same pairs, unmoved", "error_same"),
     ):
         error = column(rows, name)
         print(
             f"against {against}: median error {np.median(error):.2f} px, worst {error.max():.2f}, "
             f"{(error <= 1).mean():.0%} within 1 px"
         )
-    print(f"offset of the other pairs: median {np.median(column(rows, 'common')):.2f} px")
+
+
+def show_own(rows: list[dict]) -> None:
+    """Prints the figures of `own`."""
+    for row in rows:
+        x, y = row["middle"]
+        print(
+            f"{row['pairs']:3} pairs ({row['which']}), by {row['how']:11}: scale {row['scale']:.4f}, "
+            f"middle moved by {x:.2f}, {y:.2f}; corners {row['off']:.2f} px off"
+        )
 
 
 def show_time(rows: list[dict]) -> None:
@@ -253,7 +336,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("pairs", type=Path)
-    parts = ["warps", "fov", "other", "time", "rig"]
+    parts = ["warps", "fov", "other", "time", "rig", "own"]
     parser.add_argument("--parts", nargs="+", default=parts, choices=parts)
     parser.add_argument("--every", type=int, default=1, help="use one pair in so many")
     parser.add_argument("--repeat", type=int, default=2, help="windows a pair; rigs are ten times as many")
@@ -276,9 +359,12 @@ def main() -> None:
         elif part == "time":
             rows = times(pairs, args.seed)
             show_time(rows)
-        else:
+        elif part == "rig":
             rows = rigs(pairs, args.seed, 10 * args.repeat)
             show_rigs(rows)
+        else:
+            rows = own(pairs)
+            show_own(rows)
         kept += [{"part": part, **row} for row in rows]
     if args.rows:
         args.rows.write_text("".join(json.dumps(row, default=float) + "\n" for row in kept))

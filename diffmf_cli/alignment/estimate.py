@@ -11,9 +11,11 @@ from diffmf_cli.alignment.refine import (
     HOMOGRAPHY,
     SIMILARITY,
     ZOOM,
+    Frame,
     Template,
     correlation,
     frame,
+    halves,
     improve,
     template,
 )
@@ -30,8 +32,9 @@ _COARSE, FINE = 240, 480  # pixels of the longer side of the infrared picture wh
 _SURE_LEAD = 0.25  # of the best place over the next other one, relative to its own correlation
 _LEAST_LEAD = 0.15
 _LEAST_SCORE = 0.15
-_LEAST_GAIN = 0.06  # in correlation over the pair as it is
-_LEAST_MOVE = 0.006  # of the diagonal
+_LEAST_GAIN = 0.25  # over the pair as it is, relative to its own correlation
+_LEAST_MOVE = 0.004  # of the diagonal
+_MOST_SPREAD = 0.007  # of the diagonal, between where two halves of the edges put the corners
 _TURN_GAIN = 0.02  # in correlation, for turning what was searched upright
 _PERSPECTIVE_GAIN = 0.06  # in correlation, for a homography
 
@@ -118,19 +121,26 @@ def estimate(ir: np.ndarray, vis: np.ndarray, fov_ratio: float | None = None) ->
             best.lead < _SURE_LEAD or not 0.93 < width < 1.08
         ):  # else it may only be the nearest that was tried
             ratios = 1.04 ** -np.arange(-1.0, 32)
-            best = _better(best, _fit(ir, view, aspect, ratios, (0,), None, 0.1, 192), ir_size)
+            best = _better(best, _fit(ir, view, aspect, ratios, (0,), None, 0.1, 160), ir_size)
     unclear = Estimate(None, "no place fits clearly better than others", None)
     if best.lead < _LEAST_LEAD or best.score < _LEAST_SCORE:
         return unclear
 
     fine = template(ir, aspect, FINE)
-    matrix, score = _finer(fine, view, best)
+    best, seen = _finer(fine, view, best)
+    matrix, score = best.matrix, best.score
     if score < _LEAST_SCORE:  # what fits by chance fits less well when it is seen sharply
         return unclear
-    found = _with_perspective(fine, view, Transform(matrix, "affine", ir_size, vis_size, score))
+    found = Transform(matrix, "affine", ir_size, vis_size, score)
+    if best.parameters == SIMILARITY:
+        found = _with_perspective(fine, view, seen, found)
+    one, other = halves(seen, best.parameters)
+    spread = corner_distance(one, other, ir_size)
+    if spread > _MOST_SPREAD * _diagonal(matrix, ir_size):
+        return Estimate(None, f"two halves of its edges put it {spread:.1f} pixels apart", found)
     if as_is is not None:
         # Judged without perspective, which always finds something to bend.
-        gain = score - correlation(frame(fine, view, as_is))[0]
+        gain = 1 - correlation(frame(fine, view, as_is))[0] / score
         moved = corner_distance(matrix, as_is, ir_size)
         if gain < _LEAST_GAIN or moved < _LEAST_MOVE * np.hypot(*vis_size):
             return Estimate(None, f"moving it by {moved:.1f} pixels is no clear gain", found)
@@ -147,7 +157,12 @@ def _better(a: _Fit, b: _Fit, size: tuple[int, int]) -> _Fit:
 
 def _reach(matrix: np.ndarray, size: tuple[int, int]) -> float:
     """How far apart corners are, in visible pixels, before two places count as two."""
-    return 0.05 * float(np.hypot(*np.ptp(project(matrix, np.array([[0.0, 0.0], size])), axis=0)))
+    return 0.05 * _diagonal(matrix, size)
+
+
+def _diagonal(matrix: np.ndarray, size: tuple[int, int]) -> float:
+    """Length of the diagonal of the infrared picture in visible pixels."""
+    return float(np.hypot(*np.ptp(project(matrix, np.array([[0.0, 0.0], size])), axis=0)))
 
 
 def _fit(
@@ -179,22 +194,25 @@ def _fit(
     return _Fit(best.matrix, parameters, best.score, lead)
 
 
-def _finer(ir: Template, vis: Pyramid, fit: _Fit) -> tuple[np.ndarray, float]:
+def _finer(ir: Template, vis: Pyramid, fit: _Fit) -> tuple[_Fit, Frame]:
     """Fits at the finer size; turns a place that was found upright only if that explains clearly more."""
-    matrix = improve([frame(ir, vis, fit.matrix)], fit.parameters)
-    view = frame(ir, vis, matrix)
-    score = correlation(view)[0]
+
+    def improved(view: Frame, parameters: int) -> tuple[_Fit, Frame]:
+        view = frame(ir, vis, improve([view], parameters))
+        better = replace(fit, matrix=view.matrix, parameters=parameters, score=correlation(view)[0])
+        return better, view
+
+    best, view = improved(frame(ir, vis, fit.matrix), fit.parameters)
     if fit.parameters == ZOOM:
-        turned = improve([view], SIMILARITY)
-        better = correlation(frame(ir, vis, turned))[0]
-        if better > score + _TURN_GAIN:
-            return turned, better
-    return matrix, score
+        turned, turned_view = improved(view, SIMILARITY)
+        if turned.score > best.score + _TURN_GAIN:
+            return turned, turned_view
+    return best, view
 
 
-def _with_perspective(ir: Template, vis: Pyramid, start: Transform) -> Transform:
+def _with_perspective(ir: Template, vis: Pyramid, view: Frame, start: Transform) -> Transform:
     """The homography beside a similarity, where it explains clearly more."""
-    matrix = improve([frame(ir, vis, start.matrix)], HOMOGRAPHY)
+    matrix = improve([view], HOMOGRAPHY)
     score = correlation(frame(ir, vis, matrix))[0]
     if score < start.score + _PERSPECTIVE_GAIN:
         return start

@@ -12,7 +12,8 @@ from diffmf_cli.images.opencv import cv2
 
 ZOOM, SIMILARITY, HOMOGRAPHY = 3, 4, 8  # parameters
 _POINTS = 20000
-_CONVERGED = 0.02  # pixels
+_CONVERGED = 0.05  # pixels
+_SQUARES = 8  # of a chessboard along the longer side
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,9 @@ def _valid(picture: np.ndarray) -> np.ndarray:
     return np.ones(picture.shape, np.float32) if mask is None else mask
 
 
-def improve(views: Iterable[Frame], parameters: int, steps: int = 10) -> np.ndarray:
+def improve(
+    views: Iterable[Frame], parameters: int, *, within: np.ndarray | None = None, steps: int = 10
+) -> np.ndarray:
     """Moves the visible edges onto the infrared ones.
 
     Inverse compositional Gauss-Newton (Baker and Matthews, IJCV 2004). Several pairs of one rig share the
@@ -98,12 +101,13 @@ def improve(views: Iterable[Frame], parameters: int, steps: int = 10) -> np.ndar
     Args:
         views: one pair, or several of one size and matrix.
         parameters: `ZOOM` (shift and scale), `SIMILARITY` or `HOMOGRAPHY`.
+        within: `(h, w)` bool: which infrared edges count; None for all.
         steps: at most.
 
     Returns:
         The better matrix, `(3, 3)`, infrared to visible pixels.
     """
-    points = [_Points(view, parameters) for view in views]
+    points = [_Points(view, parameters, within) for view in views]
     matrix, to_ir = points[0].matrix, points[0].to_ir
     width, height = points[0].size
     normal = _normalising(width, height)
@@ -132,22 +136,25 @@ def improve(views: Iterable[Frame], parameters: int, steps: int = 10) -> np.ndar
 class _Points:
     """The strongest infrared edges of a frame, and what they demand of a warp."""
 
-    def __init__(self, view: Frame, parameters: int) -> None:
+    def __init__(self, view: Frame, parameters: int, within: np.ndarray | None) -> None:
         self.matrix, self.to_ir, self._vis = view.matrix, view.to_ir, view.vis
         height, width = view.ir.shape[:2]
         self.size = width, height
         energy = cv2.transform(view.ir * view.ir, np.ones((1, 4), np.float32))
+        if within is not None:
+            energy *= within
         least = np.partition(energy, -_POINTS, axis=None)[-_POINTS] if energy.size > _POINTS else 0
         rows, columns = np.nonzero(energy > least)
         self._enough = len(rows) >= parameters
-        self._target = view.ir[rows, columns]
+        self._target = _channels(view.ir[rows, columns])
         self._strength = np.sqrt(_dot(self._target, self._target))
         self._at = np.stack([columns, rows, np.ones_like(rows)]).astype(np.float32)
         slope = (
             max(width, height) / 2 / 8
         )  # a Sobel is 8 times a derivative, which is taken by coordinates of 1
         self._slopes = [
-            cv2.Sobel(view.ir, cv2.CV_32F, *order, scale=slope)[rows, columns] for order in ((1, 0), (0, 1))
+            _channels(cv2.Sobel(view.ir, cv2.CV_32F, *order, scale=slope)[rows, columns])
+            for order in ((1, 0), (0, 1))
         ]
         self._squares = [_dot(self._slopes[i], self._slopes[j]) for i, j in ((0, 0), (0, 1), (1, 1))]
         x, y = (_normalising(width, height)[:2] @ self._at).astype(np.float32)
@@ -165,7 +172,7 @@ class _Points:
         there = there[:2] / there[2:]
         moved = cv2.remap(self._vis, there[0], there[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
         angle = np.arctan2(warp[1, 0] - warp[0, 1], warp[0, 0] + warp[1, 1])
-        moved = turn(moved.reshape(-1, 4), -angle)
+        moved = _channels(turn(moved.reshape(-1, 4), -angle))
         strength = np.sqrt(_dot(moved, moved))
         present = strength > 0
         if not present.any():
@@ -190,10 +197,26 @@ def _normalising(width: int, height: int) -> np.ndarray:
     )
 
 
+def _channels(maps: np.ndarray) -> np.ndarray:
+    """`(N, 4)` as `(4, N)`, over which sums are several times as fast."""
+    return np.ascontiguousarray(maps.T)
+
+
 def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Sums of products of two `(N, 4)`; NumPy's own `sum` is slow over so short an axis."""
-    result: np.ndarray = np.einsum("ij,ij->i", a, b)
+    """Sums of products of two `(4, N)`."""
+    result: np.ndarray = np.einsum("ij,ij->j", a, b)
     return result
+
+
+def halves(view: Frame, parameters: int) -> list[np.ndarray]:
+    """`improve` on the edges in the white squares of a chessboard alone, and on those in the black ones.
+
+    How far the two lie apart tells how well the edges determine the place.
+    """
+    height, width = view.ir.shape[:2]
+    rows, columns = (np.arange(side) * _SQUARES // max(height, width) for side in (height, width))
+    white = np.add.outer(rows, columns) % 2 == 0
+    return [improve([view], parameters, within=squares) for squares in (white, ~white)]
 
 
 def correlation(view: Frame) -> tuple[float, float]:

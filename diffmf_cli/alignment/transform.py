@@ -79,7 +79,7 @@ def read_transform(path: Path) -> Transform:
         values = json.loads(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot read the alignment ({error.strerror}): check the path") from None
-    except ValueError:  # not JSON, or not text
+    except (ValueError, RecursionError):  # not JSON, or not text, or nested without end
         raise UsageError(f"{path} is not a JSON file: {_FIX}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} holds no object with 'matrix', 'ir_size' and 'vis_size': {_FIX}")

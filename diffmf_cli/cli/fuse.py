@@ -173,6 +173,7 @@ def fuse(
         from diffmf_cli.images.panel import PALETTES
         from diffmf_cli.images.range import IntensityRange
         from diffmf_cli.images.raw import RawLayout
+        from diffmf_cli.images.resize import check_aspect
         from diffmf_cli.model.catalogue import TASKS, check_task, find_weights
 
         check_choice("outside", outside, OUTSIDE)
@@ -238,7 +239,8 @@ def fuse(
                 transform, why_not = choice.choose(asked, *pixels, ir_range=span)
         if transform is None:
             log.warning(why_not)
-            check_pair(*pixels, stretch=stretch, names=names)
+            if not stretch:
+                check_aspect(pixels[0].shape[:2], pixels[1].shape[:2], tried=True)
             if save_align is not None:
                 log.warning("%s is not written: there is no alignment to keep", save_align)
         elif save_align is not None:

@@ -142,7 +142,9 @@ def prepare(
     transform, left_as_is = choose(align, ir, vis, fov_ratio=fov_ratio, ir_range=span)
     notices = [left_as_is] if left_as_is else []
     if transform is None and not stretch:
-        check_aspect(ir.shape[:2], vis.shape[:2])
+        check_aspect(ir.shape[:2], vis.shape[:2], tried=align != "none")
+    if nothing_shown := span.beside(ir):
+        notices.append(nothing_shown)
     if _is_coloured(ir) and not _is_coloured(vis):
         notices.append("IR has colours and VIS has none: are they swapped?")
 

@@ -152,6 +152,23 @@ class IntensityRange:
         # More than the percentiles leave is one value, as around a small target in an empty scene.
         return (float(low), float(high)) if low < high else (float(ir.min()), float(ir.max()))
 
+    def beside(self, ir: np.ndarray) -> str:
+        """A notice for a picture of which a fixed range shows nothing; empty otherwise.
+
+        Args:
+            ir: Any shape; uint8, uint16 or float.
+        """
+        if self.kind != "fixed" or not ir.size:
+            return ""
+        low, high = float(ir.min()), float(ir.max())
+        if low < self.high and high > self.low:
+            return ""
+        end = "black" if high <= self.low else "white"
+        return (
+            f"IR is all {end}: its values, {low:.6g} to {high:.6g}, lie outside of the intensity range "
+            f"{self.low:.6g} to {self.high:.6g}"
+        )
+
     def apply(self, ir: np.ndarray) -> np.ndarray:
         """Maps an infrared picture to [0, 1] linearly; values beyond the limits saturate.
 

@@ -45,12 +45,13 @@ def _grow(ir: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(cubic, lowest, highest, out=cubic)
 
 
-def check_aspect(ir: tuple[int, int], vis: tuple[int, int]) -> None:
+def check_aspect(ir: tuple[int, int], vis: tuple[int, int], tried: bool = False) -> None:
     """Refuses an infrared picture that cannot show the same view.
 
     Args:
         ir: Height and width.
         vis: Height and width.
+        tried: Whether the one view was looked for in the other, in vain.
 
     Raises:
         UsageError: The ratios of width to height differ by more than 2 %.
@@ -63,7 +64,8 @@ def check_aspect(ir: tuple[int, int], vis: tuple[int, int]) -> None:
     if not differ(*ir):
         return
     turned = "" if differ(ir[1], ir[0]) else " (one of them looks turned by 90 degrees)"
+    find = "--fov-ratio R helps --align auto" if tried else "--align auto finds one view in the other"
     raise UsageError(
         f"infrared {ir[1]}x{ir[0]} and visible {vis[1]}x{vis[0]} differ in shape{turned}: "
-        "--align auto finds one view in the other, --stretch fits the infrared one anyway"
+        f"{find}, --stretch fits the infrared one anyway"
     )

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -43,6 +45,21 @@ def test_an_aligned_pair_stays(scene_of):
     assert corner_distance(result.found.matrix, np.eye(3), SIZE) < 1
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_pair_that_is_a_fraction_of_a_pixel_off_stays(scene_of, moved, seed):
+    ir, vis = scene_of(seed, SIZE)
+    assert estimate(moved(ir, shift(0.6, -0.4) @ similarity(SIZE, 0.1, 1.002)), vis).transform is None
+
+
+@pytest.mark.parametrize(("rows", "moves"), [(220, False), (240, True)])
+def test_a_gain_counts_by_what_the_pair_has_already(scene_of, moved, rows, moves):
+    """The lower rows are off, as by parallax: the pair stays while most of it fits."""
+    ir, vis = scene_of(0, SIZE)
+    ir[-rows:] = moved(ir, shift(7, 0))[-rows:]
+    result = estimate(ir, vis)
+    assert (result.transform is not None) == moves
+
+
 def test_unrelated_pictures_stay(scene_of):
     for seed in range(3):
         result = estimate(scene_of(seed, SIZE)[0], scene_of(seed + 10, SIZE)[1])
@@ -56,10 +73,35 @@ def test_what_fits_by_chance_is_seen_through_when_it_is_seen_sharply(scene_of, m
     pair = moved(ir, shift(30, 10)), vis
     assert estimate(*pair).transform is not None
     finer = module._finer
-    monkeypatch.setattr(module, "_finer", lambda *given: (finer(*given)[0], 0.14))
+
+    def seen_sharply(*given):
+        fit, view = finer(*given)
+        return replace(fit, score=0.14), view
+
+    monkeypatch.setattr(module, "_finer", seen_sharply)
     result = estimate(*pair)
     assert result.transform is result.found is None
     assert "no place" in result.reason
+
+
+def test_a_place_on_which_halves_of_the_edges_differ_is_not_used(scene_of, moved, monkeypatch):
+    ir, vis = scene_of(0, SIZE)
+    pair = moved(ir, shift(30, 10)), vis
+    monkeypatch.setattr(module, "halves", lambda view, _: [view.matrix, shift(5, 0) @ view.matrix])
+    result = estimate(*pair)
+    assert result.transform is None
+    assert "halves of its edges put it 5.0 pixels apart" in result.reason
+    assert corner_distance(result.found.matrix, shift(-30, -10), SIZE) < 1  # many pairs may still agree on it
+
+
+def test_a_narrow_view_that_is_upright_is_not_bent(scene_of, monkeypatch):
+    ir, vis = scene_of(3, (960, 640))
+
+    def bend(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(module, "_with_perspective", bend)
+    assert estimate(np.ascontiguousarray(ir[50:306, 100:484]), vis).transform.model == "affine"
 
 
 def test_noise_stays():

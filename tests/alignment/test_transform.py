@@ -44,6 +44,7 @@ def test_matrix_may_have_any_scale(saved):
     ("text", "changes", "says"),
     [
         ("", {}, "not a JSON file"),
+        ("[" * 100_000, {}, "not a JSON file"),
         ("\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), {}, "not a JSON file"),
         ("[1, 2]", {}, "no object"),
         ("{}", {}, "'matrix' is not 3 rows"),

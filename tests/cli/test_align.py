@@ -119,6 +119,7 @@ def test_shapes_that_differ_and_do_not_match_are_an_error(fuse, scene_of, tmp_pa
     result = fuse("--align", "auto", "-o", tmp_path / "o.png", pair=pair)
     assert result.code == 2
     assert "200x240" in result.err
+    assert "--fov-ratio R helps --align auto" in result.err
     assert not (tmp_path / "o.png").exists()
 
 

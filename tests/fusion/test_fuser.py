@@ -282,6 +282,11 @@ def test_a_prepared_pair_holds_no_colours_of_its_own(scene):
     assert pair.ir.nbytes == pair.vis.nbytes == 4 * ir.size
 
 
+def test_a_range_that_shows_nothing_of_the_infrared_picture_is_told(scene):
+    assert not module.prepare(*scene, ir_range="0,100").notices
+    assert "IR is all black" in " ".join(module.prepare(*scene, ir_range="250,900").notices)
+
+
 def test_several_pairs_at_once_are_what_each_is_alone(model, scene):
     ir, vis = scene
     pairs = [module.prepare(ir, vis), module.prepare(ir[::-1], vis), module.prepare(ir, vis[:, ::-1])]

@@ -204,6 +204,17 @@ def test_fixed_saturates():
     np.testing.assert_allclose(IntensityRange.parse("-10,40").apply(celsius), [[0, 0, 0.5, 1, 1]])
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("0,100", ""), ("21,900", ""), ("30,900", "all black"), ("-9,20", "all white"), ("auto", "")],
+)
+def test_a_range_beside_the_values_is_told(text, says):
+    ir = np.linspace(20, 30, 12, dtype=np.float32).reshape(3, 4)
+    notice = IntensityRange.parse(text).beside(ir)
+    assert says in notice
+    assert bool(says) == bool(notice) == (np.ptp(IntensityRange.parse(text).apply(ir)) == 0)
+
+
 def test_set_is_one_range_for_all_and_percentile_for_one():
     pictures = [scene(seed=1), scene(7400, 9900, seed=2), scene(6600, 9000, (120, 100), seed=3)]
     shared = IntensityRange.parse("set:1,99").over(iter(pictures))
