@@ -73,10 +73,10 @@ class Trainer:
             torch.compiler.assume_constant_result(scan.choose)  # it looks at the environment
             scan.choose(device)
             # This way of joining reductions fails for some sizes of a batch (torch 2.11: "16 v.s. 1").
-            known = torch._inductor.list_options()
-            options = {name: False for name in ("triton.mix_order_reduction",) if name in known}
+            joined = "triton.mix_order_reduction"
+            off: dict[str, Any] = {joined: False} if joined in torch._inductor.list_options() else {}
             self._fuse, self._loss = (
-                torch.compile(part, fullgraph=True, dynamic=False, options=options)
+                torch.compile(part, fullgraph=True, dynamic=False, options=off)
                 for part in (self._fuse, self._loss)
             )
 
