@@ -26,10 +26,10 @@ def _position(t, order, h, w):
 def softplus(x):
     """`log(1 + exp(x))` with the digits of small results."""
     z = tl.exp2(-tl.abs(x) * 1.4426950408889634)
-    s = z / (2.0 + z)  # log(1 + z) is twice the inverse hyperbolic tangent of s, which is at most 1/3
-    q = s * s
-    series = q * (0.33333333 + q * (0.2 + q * (0.14285714 + q * (0.11111111 + q * 0.09090909))))
-    return tl.maximum(x, 0.0) + 2.0 * s * (1.0 + series)
+    # log(1 + z) / z for z from 0 to 1, to 2e-7.
+    series = 0.17745204 + z * (-0.10768117 + z * (0.044089238 - z * 0.0085390963))
+    series = 0.99999981 + z * (-0.49997405 + z * (0.33275478 + z * (-0.2449545 + z * series)))
+    return tl.maximum(x, 0.0) + z * series
 
 
 @triton.jit
@@ -39,28 +39,137 @@ def _step_size(delta, bias, SOFTPLUS: tl.constexpr):
 
 
 @triton.jit
-def _first(token, axis, h, w):
-    """Of a token along rows (axis 0) or columns: pixel, place in its line, line.
-
-    And what a line has of tokens, and how far apart its pixels are. All rows together are one line.
-    """
-    length = tl.where(axis == 1, h, h * w)
-    step = tl.where(axis == 1, w, 1)
-    place = token % length
-    line = token // length
-    return place * step + line, place, line, length, step
+def _apart(SIZE: tl.constexpr):
+    """A range that the compiler does not take for neighbours: it gives the first axis to the threads."""
+    return tl.max_contiguous(tl.arange(0, SIZE), 1)
 
 
 @triton.jit
-def _next(pixel, place, line, length, step):
-    """What `_first` tells, of the token after."""
-    ended = place + 1 == length
-    line = tl.where(ended, line + 1, line)
-    return tl.where(ended, line, pixel + step), tl.where(ended, 0, place + 1), line
+def _unstacked(t):
+    """A tile `(32, A, B)` as B parts `(32, A)`; all of a thread's values stay in its registers."""
+    A: tl.constexpr = t.shape[1]
+    B: tl.constexpr = t.shape[2]
+    parts = (t,)
+    for k in tl.static_range(4):
+        if B >> k > 1:
+            halves = ()
+            for i in tl.static_range(1 << k):
+                half = tl.reshape(parts[i], (32, A, 2, B >> (k + 1)))
+                halves = halves + tl.split(tl.permute(half, (0, 1, 3, 2)))
+            parts = halves
+    tiles = ()
+    for i in tl.static_range(B):
+        tiles = tiles + (tl.reshape(parts[i], (32, A)),)
+    return tiles
 
 
-@triton.jit(do_not_specialize=("h", "w", "chunks", "shared"))
-def chunk_states(
+@triton.jit
+def _stacked(parts, A: tl.constexpr, B: tl.constexpr):
+    """What `_unstacked` took apart."""
+    tiles = ()
+    for i in tl.static_range(B):
+        tiles = tiles + (tl.reshape(parts[i], (32, A, 1)),)
+    for k in tl.static_range(4):
+        if B >> k > 1:
+            pairs = ()
+            for i in tl.static_range(B >> (k + 1)):
+                pair = tl.permute(tl.join(tiles[2 * i], tiles[2 * i + 1]), (0, 1, 3, 2))
+                pairs = pairs + (tl.reshape(pair, (32, A, 2 << k)),)
+            tiles = pairs
+    return tiles[0]
+
+
+@triton.jit
+def _summary(a, b):
+    """Of lines along the last axis: what they leave of a state, and add to one from each side."""
+    SIZE: tl.constexpr = a.shape[2]
+    a = _unstacked(a)
+    b = _unstacked(b)
+    decay = a[0]
+    ahead = b[0]
+    back = b[0]
+    for i in tl.static_range(1, SIZE):
+        ahead = a[i] * ahead + b[i]
+        back += decay * b[i]
+        decay *= a[i]
+    return decay, ahead, back
+
+
+@triton.jit
+def _both_ways(a, b, ahead, back, sum):
+    """Adds the states of both orders along the last axis, from what enters from each side, to `sum`."""
+    OTHER: tl.constexpr = a.shape[1]
+    SIZE: tl.constexpr = a.shape[2]
+    a = _unstacked(a)
+    b = _unstacked(b)
+    if sum is not None:
+        sum = _unstacked(sum)
+    states = ()
+    for i in tl.static_range(SIZE):
+        ahead = a[i] * ahead + b[i]
+        states = states + (ahead if sum is None else sum[i] + ahead,)
+    sums = ()
+    for i in tl.static_range(1, SIZE + 1):
+        back = a[SIZE - i] * back + b[SIZE - i]
+        sums = (states[SIZE - i] + back,) + sums
+    return _stacked(sums, OTHER, SIZE)
+
+
+@triton.jit
+def _place(h, w, d: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, LANES: tl.constexpr):
+    """Of each thread of a program: channel, and tile as column and row; `LANES` threads in a row share it."""
+    thread = _apart(32)
+    blocks: tl.constexpr = (d + LANES - 1) // LANES
+    lane = (tl.program_id(0) % blocks) * LANES + thread % LANES
+    tile = (tl.program_id(0) // blocks) * (32 // LANES) + thread // LANES
+    across = tl.cdiv(w, WIDTH)
+    return lane, tile % across, tile // across
+
+
+@triton.jit
+def _tile(ptr, row_step, column_step, row, column):
+    """Where the values of tiles lie that begin at `ptr`."""
+    return ptr[:, None, None] + (row * row_step)[:, :, None] + (column * column_step)[:, None, :]
+
+
+@triton.jit
+def _known(inside, i, j, row, column, h, w, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+    """Which values of a tile lie in the picture."""
+    known = inside[:, None, None] & (column < w - (i * WIDTH)[:, None])[:, None, :]
+    return known & (row < h - (j * HEIGHT)[:, None])[:, :, None]
+
+
+@triton.jit
+def _decay_and_input(
+    x,
+    delta_ptr,
+    bias_ptr,
+    A_ptr,
+    B_ptr,
+    parameter,
+    n,
+    valid,
+    inside,
+    N: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
+):
+    """What a tile's tokens leave of a state, and what they add to it."""
+    A = tl.load(A_ptr + parameter * N + n, mask=inside, other=0.0) * 1.4426950408889634
+    delta = tl.load(delta_ptr, mask=valid, other=-1e4 if SOFTPLUS else 0.0).to(tl.float32)
+    if SOFTPLUS:
+        delta = softplus(delta + tl.load(bias_ptr + parameter, mask=inside, other=0.0)[:, None, None])
+    B = tl.load(B_ptr + n, mask=valid, other=0.0).to(tl.float32)
+    return tl.exp2(delta * A[:, None, None]), delta * x * B
+
+
+@triton.jit
+def _then(first_decay, first_state, decay, state):
+    """Two lines in a row as one."""
+    return first_decay * decay, decay * first_state + state
+
+
+@triton.jit(do_not_specialize=("h", "w", "first", "shared"))
+def tile_states(
     x_ptr,
     delta_ptr,
     bias_ptr,
@@ -70,74 +179,62 @@ def chunk_states(
     state_ptr,
     h,
     w,
-    chunks,
+    first,
     shared,
     d: tl.constexpr,
     N: tl.constexpr,
     SETS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
-    CHUNK: tl.constexpr,
-    ROWS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """What each chunk leaves of a state, and what it adds: `(P, 2, N, chunks, d)`, `(P, 4, N, chunks, d)`.
+    """What each line of a tile leaves of a state, `(P, N, lines, d)`, and what it adds, `(P, 2, N, lines, d)`.
 
+    A line is the part of a row or of a column that lies in one tile. First come those of rows, as tokens
+    follow each other along rows, then those of columns. `first` is the number of the first picture, and
     `shared` pictures in a row have the same of the `SETS` parameters.
     """
-    picture = tl.program_id(2)
-    axis = tl.program_id(1) % 2
-    chunk = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    lane = ((tl.program_id(1) // 2) * LANES + tl.arange(0, LANES))[None, :]
-    inside = lane < d
-    tokens = h * w
+    lane, i, j = _place(h, w, d, HEIGHT, WIDTH, LANES)
+    picture = first + tl.program_id(1)
     chosen = tl.minimum(picture // shared, SETS - 1)
-    pixels = picture.to(tl.int64) * tokens
-    x_ptr += pixels * d
-    delta_ptr += pixels * d
-    B_ptr += pixels * N
-    bias = 0.0
-    if SOFTPLUS:
-        bias = tl.load(bias_ptr + chosen * d + lane, mask=inside, other=0.0)
-    pixel, place, line, length, step = _first(chunk * CHUNK, axis, h, w)
-    x = ()
-    dt = ()
-    where = ()
-    for u in tl.static_range(CHUNK):
-        valid = (chunk * CHUNK + u < tokens)[:, None] & inside
-        at = pixel[:, None] * d + lane
-        x = x + (tl.load(x_ptr + at, mask=valid, other=0.0).to(tl.float32),)
-        delta = tl.load(delta_ptr + at, mask=valid, other=0.0).to(tl.float32)
-        dt = dt + (tl.where(valid, _step_size(delta, bias, SOFTPLUS), 0.0),)
-        where = where + (pixel,)
-        pixel, place, line = _next(pixel, place, line, length, step)
+    inside = lane < d
+    row = _apart(HEIGHT)[None, :]
+    column = _apart(WIDTH)[None, :]
+    rows = inside[:, None] & (row < h - (j * HEIGHT)[:, None])
+    columns = inside[:, None] & (column < w - (i * WIDTH)[:, None])
+    valid = _known(inside, i, j, row, column, h, w, HEIGHT, WIDTH)
+    start = picture.to(tl.int64) * h * w + j * HEIGHT * w + i * WIDTH
+    x_ptr = _tile(x_ptr + start * d + lane, w * d, d, row, column)
+    delta_ptr = _tile(delta_ptr + start * d + lane, w * d, d, row, column)
+    B_ptr = _tile(B_ptr + start * N, w * N, N, row, column)
+    x = tl.load(x_ptr, mask=valid, other=0.0).to(tl.float32)
+    across = tl.cdiv(w, WIDTH)
+    down = tl.cdiv(h, HEIGHT)
+    lines = h * across + w * down
+    of_rows = ((j[:, None] * HEIGHT + row) * across + i[:, None]) * d + lane[:, None]
+    of_columns = (h * across + (i[:, None] * WIDTH + column) * down + j[:, None]) * d + lane[:, None]
+    columns = columns & (j < down)[:, None]
     for n in range(N):
-        A = tl.load(A_ptr + (chosen * d + lane) * N + n, mask=inside, other=0.0) * 1.4426950408889634
-        decay = tl.full((ROWS, LANES), 1.0, tl.float32)
-        ahead = tl.zeros((ROWS, LANES), tl.float32)
-        back = tl.zeros((ROWS, LANES), tl.float32)
-        for u in tl.static_range(CHUNK):
-            B = tl.load(B_ptr + where[u] * N + n, mask=chunk * CHUNK + u < tokens, other=0.0).to(tl.float32)
-            a = tl.exp2(dt[u] * A)
-            b = dt[u] * x[u] * B[:, None]
-            ahead = a * ahead + b
-            back = back + decay * b
-            decay = decay * a
-        mask = (chunk < chunks)[:, None] & inside
-        summary = chunk[:, None] * d + lane
-        plane = ((picture.to(tl.int64) * 2 + axis) * N + n) * chunks * d
-        tl.store(decay_ptr + plane + summary, decay, mask=mask)
-        plane = ((picture.to(tl.int64) * 4 + 2 * axis) * N + n) * chunks * d
-        tl.store(state_ptr + plane + summary, ahead, mask=mask)
-        tl.store(state_ptr + plane + N * chunks * d + summary, back, mask=mask)
+        a, b = _decay_and_input(
+            x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, valid, inside, N, SOFTPLUS
+        )
+        plane = (tl.program_id(1).to(tl.int64) * N + n) * lines * d
+        decays = decay_ptr + plane
+        plane = (tl.program_id(1).to(tl.int64) * 2 * N + n) * lines * d
+        states = state_ptr + plane
+        backs = states + N * lines * d
+        decay, ahead, back = _summary(a, b)
+        tl.store(decays + of_rows, decay, mask=rows)
+        tl.store(states + of_rows, ahead, mask=rows)
+        tl.store(backs + of_rows, back, mask=rows)
+        decay, ahead, back = _summary(tl.permute(a, (0, 2, 1)), tl.permute(b, (0, 2, 1)))
+        tl.store(decays + of_columns, decay, mask=columns)
+        tl.store(states + of_columns, ahead, mask=columns)
+        tl.store(backs + of_columns, back, mask=columns)
 
 
-@triton.jit
-def _then(first_decay, first_state, decay, state):
-    """Two chunks in a row as one."""
-    return first_decay * decay, decay * first_state + state
-
-
-@triton.jit(do_not_specialize=("h", "w", "chunks", "shared"))
+@triton.jit(do_not_specialize=("h", "w", "first", "shared"))
 def entering_states(
     x_ptr,
     delta_ptr,
@@ -148,23 +245,26 @@ def entering_states(
     state_ptr,
     h,
     w,
-    chunks,
+    first,
     shared,
     d: tl.constexpr,
     N: tl.constexpr,
     SETS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
     GROUPS: tl.constexpr,
     STRETCH: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """Puts the state that enters each chunk in place of the one that it adds.
+    """Puts the state that enters each line in place of the one that it adds.
 
-    A row of the tile chains the chunks of one group; the groups are chained by one scan over the rows.
+    A row of the program's tile chains the `STRETCH` lines of a group; a scan over the rows the groups.
     """
-    block, order, picture = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    block, order = tl.program_id(0), tl.program_id(1)
+    picture = first + tl.program_id(2)
     n = block % N
-    lane = (block // N) * LANES + tl.arange(0, LANES)
+    lane = ((block // N) * LANES + tl.arange(0, LANES))[None, :]
     inside = lane < d
     chosen = tl.minimum(picture // shared, SETS - 1)
     # The fixed point of the first token: `recurrence.start_states`.
@@ -177,53 +277,46 @@ def entering_states(
     decay = tl.maximum(_step_size(delta, bias, SOFTPLUS) * rate, 1e-12)
     series = 1.0 + decay * (0.5 + decay * (0.083333333 - decay * decay * 0.0013888889))
     x = tl.load(x_ptr + pixel * d + lane, mask=inside, other=0.0).to(tl.float32)
-    start = x * tl.load(B_ptr + pixel * N + n).to(tl.float32) / rate
-    start *= tl.where(decay < 0.3, series, decay / (1.0 - tl.exp(-decay)))
+    entering = x * tl.load(B_ptr + pixel * N + n).to(tl.float32) / rate
+    entering *= tl.where(decay < 0.3, series, decay / (1.0 - tl.exp(-decay)))
 
-    decay_ptr += ((picture.to(tl.int64) * 2 + order // 2) * N + n) * chunks * d
-    state_ptr += ((picture.to(tl.int64) * 4 + order) * N + n) * chunks * d
-    group = tl.arange(0, GROUPS)
-    each = tl.cdiv(chunks, GROUPS)
-    # A row chains the group before its own, so that the scan's result is what enters its own.
-    state = tl.where(group[:, None] == 0, start[None, :], 0.0)
-    kept = tl.where(group[:, None] == 0, 0.0, 1.0) + tl.zeros((1, LANES), tl.float32)
-    for done in range(0, each, STRETCH):
+    rows = h * tl.cdiv(w, WIDTH)
+    columns = w * tl.cdiv(h, HEIGHT)
+    lines = tl.where(order < 2, rows, columns)
+    start = tl.where(order < 2, 0, rows)
+    start = start + tl.where(order % 2 == 1, lines - 1, 0)
+    step = tl.where(order % 2 == 1, -d, d)
+    plane = (tl.program_id(2).to(tl.int64) * N + n) * (rows + columns) + start
+    decay_ptr += plane * d + lane
+    plane = ((tl.program_id(2).to(tl.int64) * 2 + order % 2) * N + n) * (rows + columns) + start
+    state_ptr += plane * d + lane
+    group = tl.arange(0, GROUPS)[:, None]
+    for done in range(0, lines, GROUPS * STRETCH):
         decays = ()
         states = ()
         for u in tl.static_range(STRETCH):
-            i = (group - 1) * each + done + u
-            valid = (group > 0) & (i < chunks) & (done + u < each)
-            i = tl.where(order % 2 == 1, chunks - 1 - i, i)
-            at = i[:, None] * d + lane[None, :]
-            mask = valid[:, None] & inside[None, :]
-            decays = decays + (tl.load(decay_ptr + at, mask=mask, other=1.0),)
-            states = states + (tl.load(state_ptr + at, mask=mask, other=0.0),)
-        for u in tl.static_range(STRETCH):
+            line = done + group * STRETCH + u
+            mask = (line < lines) & inside
+            decays = decays + (tl.load(decay_ptr + line * step, mask=mask, other=1.0),)
+            states = states + (tl.load(state_ptr + line * step, mask=mask, other=0.0),)
+        kept = decays[0]
+        state = states[0]
+        for u in tl.static_range(1, STRETCH):
             state = decays[u] * state + states[u]
             kept = kept * decays[u]
-    kept, state = tl.associative_scan((kept, state), 0, _then)
-    for done in range(0, each, STRETCH):
-        decays = ()
-        states = ()
+        kept, state = tl.associative_scan((kept, state), 0, _then)
+        state = kept * entering + state
+        before = tl.maximum(group - 1, 0) + tl.zeros((GROUPS, LANES), tl.int32)
+        before = tl.where(group == 0, entering, tl.gather(state, before, 0))
+        entering = tl.sum(tl.where(group == GROUPS - 1, state, 0.0), 0)[None, :]
         for u in tl.static_range(STRETCH):
-            i = group * each + done + u
-            valid = (i < chunks) & (done + u < each)
-            i = tl.where(order % 2 == 1, chunks - 1 - i, i)
-            at = i[:, None] * d + lane[None, :]
-            mask = valid[:, None] & inside[None, :]
-            decays = decays + (tl.load(decay_ptr + at, mask=mask, other=1.0),)
-            states = states + (tl.load(state_ptr + at, mask=mask, other=0.0),)
-        for u in tl.static_range(STRETCH):
-            i = group * each + done + u
-            valid = (i < chunks) & (done + u < each)
-            i = tl.where(order % 2 == 1, chunks - 1 - i, i)
-            mask = valid[:, None] & inside[None, :]
-            tl.store(state_ptr + i[:, None] * d + lane[None, :], state, mask=mask)
-            state = decays[u] * state + states[u]
+            line = done + group * STRETCH + u
+            tl.store(state_ptr + line * step, before, mask=(line < lines) & inside)
+            before = decays[u] * before + states[u]
 
 
-@triton.jit(do_not_specialize=("h", "w", "chunks", "shared"))
-def chunk_outputs(
+@triton.jit(do_not_specialize=("h", "w", "first", "shared"))
+def tile_outputs(
     x_ptr,
     delta_ptr,
     bias_ptr,
@@ -235,85 +328,64 @@ def chunk_outputs(
     y_ptr,
     h,
     w,
-    chunks,
+    first,
     shared,
     d: tl.constexpr,
     N: tl.constexpr,
     SETS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
-    FIRST: tl.constexpr,
-    ADD: tl.constexpr,
-    CHUNK: tl.constexpr,
-    ROWS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """What the orders along rows give, with `D x`, and those along columns: `(axes, P, h * w, d)`.
-
-    The axes are those from `FIRST` on that the grid spans; `ADD` adds to what is there.
-    """
-    picture = tl.program_id(2)
-    blocks: tl.constexpr = (d + LANES - 1) // LANES
-    axis = FIRST + tl.program_id(1) // blocks
-    chunk = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    lane = ((tl.program_id(1) % blocks) * LANES + tl.arange(0, LANES))[None, :]
-    inside = lane < d
-    tokens = h * w
+    """What the four orders give, with `D x`: `(P, h * w, d)`."""
+    lane, i, j = _place(h, w, d, HEIGHT, WIDTH, LANES)
+    picture = first + tl.program_id(1)
     chosen = tl.minimum(picture // shared, SETS - 1)
-    pixels = picture.to(tl.int64) * tokens
-    x_ptr += pixels * d
-    delta_ptr += pixels * d
-    B_ptr += pixels * N
-    C_ptr += pixels * N
-    y_ptr += (tl.num_programs(2).to(tl.int64) * (axis - FIRST) * tokens + pixels) * d
-    bias = 0.0
-    if SOFTPLUS:
-        bias = tl.load(bias_ptr + chosen * d + lane, mask=inside, other=0.0)
-    skip = tl.where(axis == 0, tl.load(D_ptr + chosen * d + lane, mask=inside, other=0.0), 0.0)
-    pixel, place, line, length, step = _first(chunk * CHUNK, axis, h, w)
-    x = ()
-    dt = ()
-    y = ()
-    where = ()
-    for u in tl.static_range(CHUNK):
-        valid = (chunk * CHUNK + u < tokens)[:, None] & inside
-        at = pixel[:, None] * d + lane
-        value = tl.load(x_ptr + at, mask=valid, other=0.0).to(tl.float32)
-        delta = tl.load(delta_ptr + at, mask=valid, other=0.0).to(tl.float32)
-        x = x + (value,)
-        y = y + (skip * value,)
-        dt = dt + (tl.where(valid, _step_size(delta, bias, SOFTPLUS), 0.0),)
-        where = where + (pixel,)
-        pixel, place, line = _next(pixel, place, line, length, step)
+    inside = lane < d
+    row = _apart(HEIGHT)[None, :]
+    column = _apart(WIDTH)[None, :]
+    rows = inside[:, None] & (row < h - (j * HEIGHT)[:, None])
+    columns = inside[:, None] & (column < w - (i * WIDTH)[:, None])
+    valid = _known(inside, i, j, row, column, h, w, HEIGHT, WIDTH)
+    start = picture.to(tl.int64) * h * w + j * HEIGHT * w + i * WIDTH
+    x_ptr = _tile(x_ptr + start * d + lane, w * d, d, row, column)
+    delta_ptr = _tile(delta_ptr + start * d + lane, w * d, d, row, column)
+    y_ptr = _tile(y_ptr + start * d + lane, w * d, d, row, column)
+    B_ptr = _tile(B_ptr + start * N, w * N, N, row, column)
+    C_ptr = _tile(C_ptr + start * N, w * N, N, row, column)
+    x = tl.load(x_ptr, mask=valid, other=0.0).to(tl.float32)
+    across = tl.cdiv(w, WIDTH)
+    down = tl.cdiv(h, HEIGHT)
+    lines = h * across + w * down
+    of_rows = ((j[:, None] * HEIGHT + row) * across + i[:, None]) * d + lane[:, None]
+    of_columns = (h * across + (i[:, None] * WIDTH + column) * down + j[:, None]) * d + lane[:, None]
+    columns = columns & (j < down)[:, None]
+    skip = tl.load(D_ptr + chosen * d + lane, mask=inside, other=0.0)
+    y = tl.zeros((32, HEIGHT, WIDTH), tl.float32)
+    # A zero that the compiler does not know: it would keep hundreds of masks until their next use.
+    nothing = tl.program_id(2)
     for n in range(N):
-        A = tl.load(A_ptr + (chosen * d + lane) * N + n, mask=inside, other=0.0) * 1.4426950408889634
-        mask = (chunk < chunks)[:, None] & inside
-        plane = ((picture.to(tl.int64) * 4 + 2 * axis) * N + n) * chunks * d
-        summary = chunk[:, None] * d + lane
-        state = tl.load(state_ptr + plane + summary, mask=mask, other=0.0)
-        back = tl.load(state_ptr + plane + N * chunks * d + summary, mask=mask, other=0.0)
-        a = ()
-        b = ()
-        states = ()
-        for u in tl.static_range(CHUNK):
-            B = tl.load(B_ptr + where[u] * N + n, mask=chunk * CHUNK + u < tokens, other=0.0).to(tl.float32)
-            a = a + (tl.exp2(dt[u] * A),)
-            b = b + (dt[u] * x[u] * B[:, None],)
-            state = a[u] * state + b[u]
-            states = states + (state,)
-        sums = ()
-        for v in tl.static_range(1, CHUNK + 1):
-            known = chunk * CHUNK + CHUNK - v < tokens
-            C = tl.load(C_ptr + where[CHUNK - v] * N + n, mask=known, other=0.0).to(tl.float32)
-            back = a[CHUNK - v] * back + b[CHUNK - v]
-            sums = (y[CHUNK - v] + (states[CHUNK - v] + back) * C[:, None],) + sums
-        y = sums
-    for u in tl.static_range(CHUNK):
-        valid = (chunk * CHUNK + u < tokens)[:, None] & inside
-        at = where[u][:, None] * d + lane
-        result = y[u]
-        if ADD:
-            result += tl.load(y_ptr + at, mask=valid, other=0.0).to(tl.float32)
-        tl.store(y_ptr + at, result, mask=valid)
+        a, b = _decay_and_input(
+            x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, valid, inside, N, SOFTPLUS
+        )
+        plane = (tl.program_id(1).to(tl.int64) * 2 * N + n) * lines * d
+        states = state_ptr + plane
+        backs = states + N * lines * d
+        ahead = tl.load(states + of_rows, mask=rows, other=0.0)
+        back = tl.load(backs + of_rows, mask=rows, other=0.0)
+        sum = _both_ways(a, b, ahead, back, None)
+        ahead = tl.load(states + of_columns, mask=columns, other=0.0)
+        back = tl.load(backs + of_columns, mask=columns, other=0.0)
+        a = tl.permute(a, (0, 2, 1))
+        b = tl.permute(b, (0, 2, 1))
+        sum = tl.permute(_both_ways(a, b, ahead, back, tl.permute(sum, (0, 2, 1))), (0, 2, 1))
+        valid = _known(inside, i, j, row, column, h + nothing, w, HEIGHT, WIDTH)
+        y += sum * tl.load(C_ptr + n, mask=valid, other=0.0).to(tl.float32)
+    valid = _known(inside, i, j, row, column, h - nothing, w, HEIGHT, WIDTH)
+    x = tl.load(x_ptr, mask=valid, other=0.0).to(tl.float32)
+    valid = _known(inside, i, j, row, column, h, w + nothing, HEIGHT, WIDTH)
+    tl.store(y_ptr, y + skip[:, None, None] * x, mask=valid)
 
 
 @triton.jit

@@ -12,9 +12,10 @@ NAME = "triton"
 WRITES_OUT = False
 LANES = 32
 STRETCH = 16
-CHUNK = 16  # tokens, which a program of the scan for inference keeps in registers
-ROWS = {"chunk_states": 2, "chunk_outputs": 2}  # chunks of a program: values of a thread
-GROUPS = 64  # of chunks, whose states are chained at once
+TILE = 8, 8
+TILE_OF_MANY = 4, 8
+CHAIN = {"GROUPS": 256, "STRETCH": 12, "LANES": 8, "num_warps": 16}
+GROUP_BYTES = 2**24
 _LARGEST = 2**31  # the kernels count a picture's values in 32 bits
 
 
@@ -119,7 +120,7 @@ def recurrence(a: Tensor, b: Tensor, start: Tensor) -> Tensor:
     return result
 
 
-def scan_chunks(
+def scan_tiles(
     x: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -141,7 +142,7 @@ def scan_chunks(
         C: `(P, H, W, n)`.
         D: `(sets, d)` float32.
         delta_bias: `(sets, d)` float32.
-        out: `(P, H, W, d)`, or `(2, P, H, W, d)` for the orders along rows and those along columns apart.
+        out: `(P, H, W, d)`.
         shared: maps in a row that have the same parameters.
 
     Returns:
@@ -151,38 +152,31 @@ def scan_chunks(
 
     pictures, h, w, d = x.shape
     sets, _, n = A.shape
-    chunks, blocks = _ceil_div(h * w, CHUNK), _ceil_div(d, LANES)
-    decay = x.new_empty(pictures, 2, n, chunks, d, dtype=torch.float32)
-    states = x.new_empty(pictures, 4, n, chunks, d, dtype=torch.float32)
-    bias = delta if delta_bias is None else delta_bias
-    sizes = (h, w, chunks, shared)
-    kinds = {"d": d, "N": n, "SETS": sets, "SOFTPLUS": delta_bias is not None}
-    inputs = (x, delta, bias, A, B)
-
-    def walk(kernel: Any, axes: int, *arguments: Any, **constants: Any) -> None:
-        rows = ROWS[kernel.fn.__name__]
-        grid = (_ceil_div(chunks, rows), axes * blocks, pictures)
-        tile = {"CHUNK": CHUNK, "ROWS": rows, "LANES": LANES, "num_warps": 1}
-        launch(kernel, grid, *inputs, *arguments, *sizes, **kinds, **constants, **tile)
-
-    walk(triton_kernels.chunk_states, 2, decay, states)
-    launch(
-        triton_kernels.entering_states,
-        (n * _ceil_div(d, 16), 4, pictures),
-        *inputs,
-        decay,
-        states,
-        *sizes,
-        **kinds,
-        GROUPS=GROUPS,
-        STRETCH=4,
-        LANES=16,
-    )
-    if out.ndim == 5:
-        walk(triton_kernels.chunk_outputs, 2, C, D, states, out, FIRST=0, ADD=False)
-    else:
-        for axis in range(2):
-            walk(triton_kernels.chunk_outputs, 1, C, D, states, out, FIRST=axis, ADD=axis == 1)
+    height, width = TILE if n == 1 else TILE_OF_MANY
+    tiles, blocks = _ceil_div(h, height) * _ceil_div(w, width), _ceil_div(d, LANES)
+    lines = h * _ceil_div(w, width) + w * _ceil_div(h, height)
+    step = max(1, GROUP_BYTES // (2 * h * w * d * x.element_size()))
+    decay = x.new_empty(min(step, pictures), n, lines, d, dtype=torch.float32)
+    states = x.new_empty(min(step, pictures), 2, n, lines, d, dtype=torch.float32)
+    inputs = (x, delta, delta if delta_bias is None else delta_bias, A, B)
+    kinds = {"d": d, "N": n, "SETS": sets, "SOFTPLUS": delta_bias is not None, "HEIGHT": height, "WIDTH": width}
+    tile = {"LANES": LANES, "num_warps": 1}
+    for first in range(0, pictures, step):
+        group = min(step, pictures - first)
+        sizes = h, w, first, shared
+        grid = _ceil_div(tiles, 32 // LANES) * blocks, group
+        launch(triton_kernels.tile_states, grid, *inputs, decay, states, *sizes, **kinds, **tile)
+        launch(
+            triton_kernels.entering_states,
+            (n * _ceil_div(d, CHAIN["LANES"]), 4, group),
+            *inputs,
+            decay,
+            states,
+            *sizes,
+            **kinds,
+            **CHAIN,
+        )
+        launch(triton_kernels.tile_outputs, grid, *inputs, C, D, states, out, *sizes, **kinds, **tile)
     return out
 
 
@@ -196,4 +190,4 @@ def selective_scan_2d(
         return scan_with(recurrence, *arguments)
     x, delta, B, C = (t.contiguous() for t in (x, delta, B, C))
     A, D, delta_bias = (t.float().contiguous() for t in (A, D, delta_bias))
-    return scan_chunks(x, delta, A[None], B, C, D[None], delta_bias[None], torch.empty_like(x), len(x))
+    return scan_tiles(x, delta, A[None], B, C, D[None], delta_bias[None], torch.empty_like(x), len(x))

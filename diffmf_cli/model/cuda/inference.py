@@ -17,7 +17,7 @@ from triton.runtime.errors import OutOfResources
 
 from diffmf_cli.model.cuda import kernels
 from diffmf_cli.model.network import MARGIN, MULTIPLE, ChannelExchange, Config, Conv3x3, DiffMF, VSSBlock
-from diffmf_cli.scan.triton_scan import launch, scan_chunks
+from diffmf_cli.scan.triton_scan import launch, scan_tiles
 
 _MOST_PIXELS = 2**25  # of a picture: more go through the network strip by strip
 _GRAPHS = 8  # of sizes that are kept
@@ -281,8 +281,7 @@ class _Blocks:
             BN=32,
         )
         del projected
-        y = out.new_empty(2, pictures, h, w, d)
-        scan_chunks(values, steps, self.A, B, C, self.D, None, y, batch)
+        y = scan_tiles(values, steps, self.A, B, C, self.D, None, torch.empty_like(values), batch)
         _launch(
             kernels.finish,
             h * w,

@@ -438,7 +438,7 @@ def finish(
     BH: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """A block after its scan: gate, projection, residual, and its FFN; `y` `(2, P, L, d)` -> `(P, L, C)`.
+    """A block after its scan: gate, projection, residual, and its FFN; `y` `(P, L, d)` -> `(P, L, C)`.
 
     Gains are in the weights of the projections, affine parts of LayerNorms in those that follow them.
     """
@@ -457,14 +457,12 @@ def finish(
     normed = _normed(x, mask, C)
     x += tl.load(out_bias_ptr + chosen * C + channel, mask=channel < C, other=0.0)[None, :]
 
-    other = tl.num_programs(1).to(tl.int64) * h * w * d
     mean = tl.zeros((TOKENS,), tl.float32)
     squares = tl.zeros((TOKENS,), tl.float32)
     for start in range(0, d, BD):  # mean and variance of what was seen and of the next block, put together
         known = (start + inner < d)[None, :]
         at = row[:, None] * d + start + inner[None, :]
         y = tl.load(y_ptr + at, mask=inside[:, None] & known, other=0.0).to(tl.float32)
-        y += tl.load(y_ptr + other + at, mask=inside[:, None] & known, other=0.0).to(tl.float32)
         count = tl.minimum(d - start, BD)
         difference = tl.sum(y, 1) / count - mean
         y = tl.where(known, y - (mean + difference)[:, None], 0.0)
@@ -483,7 +481,6 @@ def finish(
         at = row[:, None] * d + start + inner[None, :]
         both = inside[:, None] & known[None, :]
         y = tl.load(y_ptr + at, mask=both, other=0.0).to(tl.float32)
-        y += tl.load(y_ptr + other + at, mask=both, other=0.0).to(tl.float32)
         y = (y - mean[:, None]) * scale[:, None]
         y *= tl.load(norm_ptr + chosen * d + start + inner, mask=known, other=0.0)[None, :]
         y += tl.load(norm_bias_ptr + chosen * d + start + inner, mask=known, other=0.0)[None, :]
