@@ -96,6 +96,26 @@ def _summary(a, b):
 
 
 @triton.jit
+def _together(thread, decay, ahead, back, DISTANCE: tl.constexpr):
+    """Of two tiles, what the first one's thread should know: their lines as one."""
+    next_decay = _partner(thread, decay, DISTANCE)
+    next_ahead = _partner(thread, ahead, DISTANCE)
+    next_back = _partner(thread, back, DISTANCE)
+    return decay * next_decay, next_decay * ahead + next_ahead, back + decay * next_back
+
+
+@triton.jit
+def _entering(thread, a, b, ahead, back, DISTANCE: tl.constexpr):
+    """What enters each of two tiles' lines from each side, from what enters both."""
+    decay, own_ahead, own_back = _summary(a, b)
+    decay = _partner(thread, decay, DISTANCE)
+    second = ((thread & DISTANCE) > 0)[:, None]
+    from_first = decay * ahead + _partner(thread, own_ahead, DISTANCE)
+    from_second = decay * back + _partner(thread, own_back, DISTANCE)
+    return tl.where(second, from_first, ahead), tl.where(second, back, from_second)
+
+
+@triton.jit
 def _both_ways(a, b, ahead, back, sum):
     """Adds the states of both orders along the last axis, from what enters from each side, to `sum`."""
     OTHER: tl.constexpr = a.shape[1]
@@ -116,14 +136,27 @@ def _both_ways(a, b, ahead, back, sum):
 
 
 @triton.jit
-def _place(h, w, d: tl.constexpr, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, LANES: tl.constexpr):
-    """Of each thread of a program: channel, and tile as column and row; `LANES` threads in a row share it."""
+def _place(w, d, WIDTH: tl.constexpr, ACROSS: tl.constexpr, DOWN: tl.constexpr):
+    """Of each thread of a program: number, channel, and tile as column and row.
+
+    `ACROSS` times `DOWN` tiles share the threads, which have as many channels of each as that leaves.
+    """
+    LANES: tl.constexpr = 32 // (ACROSS * DOWN)
     thread = _apart(32)
-    blocks: tl.constexpr = (d + LANES - 1) // LANES
+    blocks = tl.cdiv(d, LANES)
     lane = (tl.program_id(0) % blocks) * LANES + thread % LANES
-    tile = (tl.program_id(0) // blocks) * (32 // LANES) + thread // LANES
-    across = tl.cdiv(w, WIDTH)
-    return lane, tile % across, tile // across
+    group = tl.program_id(0) // blocks
+    groups = tl.cdiv(w, WIDTH * ACROSS)
+    i = (group % groups) * ACROSS + thread // LANES % ACROSS
+    j = (group // groups) * DOWN + thread // (LANES * ACROSS)
+    return thread, lane, i, j
+
+
+@triton.jit
+def _partner(thread, t, DISTANCE: tl.constexpr):
+    """A tile's values `(32, lines)`, as the thread of the tile beside has them."""
+    other = (thread ^ DISTANCE)[:, None] + tl.zeros(t.shape, tl.int32)
+    return tl.gather(t, other, 0)
 
 
 @triton.jit
@@ -187,7 +220,8 @@ def tile_states(
     SOFTPLUS: tl.constexpr,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
-    LANES: tl.constexpr,
+    ACROSS: tl.constexpr,
+    DOWN: tl.constexpr,
 ):
     """What each line of a tile leaves of a state, `(P, N, lines, d)`, and what it adds, `(P, 2, N, lines, d)`.
 
@@ -195,7 +229,8 @@ def tile_states(
     follow each other along rows, then those of columns. `first` is the number of the first picture, and
     `shared` pictures in a row have the same of the `SETS` parameters.
     """
-    lane, i, j = _place(h, w, d, HEIGHT, WIDTH, LANES)
+    LANES: tl.constexpr = 32 // (ACROSS * DOWN)
+    thread, lane, i, j = _place(w, d, WIDTH, ACROSS, DOWN)
     picture = first + tl.program_id(1)
     chosen = tl.minimum(picture // shared, SETS - 1)
     inside = lane < d
@@ -209,12 +244,15 @@ def tile_states(
     delta_ptr = _tile(delta_ptr + start * d + lane, w * d, d, row, column)
     B_ptr = _tile(B_ptr + start * N, w * N, N, row, column)
     x = tl.load(x_ptr, mask=valid, other=0.0).to(tl.float32)
-    across = tl.cdiv(w, WIDTH)
-    down = tl.cdiv(h, HEIGHT)
+    across = tl.cdiv(w, WIDTH * ACROSS)
+    down = tl.cdiv(h, HEIGHT * DOWN)
     lines = h * across + w * down
-    of_rows = ((j[:, None] * HEIGHT + row) * across + i[:, None]) * d + lane[:, None]
-    of_columns = (h * across + (i[:, None] * WIDTH + column) * down + j[:, None]) * d + lane[:, None]
-    columns = columns & (j < down)[:, None]
+    of_rows = ((j[:, None] * HEIGHT + row) * across + i[:, None] // ACROSS) * d + lane[:, None]
+    of_columns = (i[:, None] * WIDTH + column) * down + j[:, None] // DOWN
+    of_columns = (h * across + of_columns) * d + lane[:, None]
+    # The first of two tiles stores what they are together.
+    rows = rows & (i % ACROSS == 0)[:, None]
+    columns = columns & (j % DOWN == 0)[:, None]
     for n in range(N):
         a, b = _decay_and_input(
             x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, valid, inside, N, SOFTPLUS
@@ -225,10 +263,14 @@ def tile_states(
         states = state_ptr + plane
         backs = states + N * lines * d
         decay, ahead, back = _summary(a, b)
+        if ACROSS == 2:
+            decay, ahead, back = _together(thread, decay, ahead, back, LANES)
         tl.store(decays + of_rows, decay, mask=rows)
         tl.store(states + of_rows, ahead, mask=rows)
         tl.store(backs + of_rows, back, mask=rows)
         decay, ahead, back = _summary(tl.permute(a, (0, 2, 1)), tl.permute(b, (0, 2, 1)))
+        if DOWN == 2:
+            decay, ahead, back = _together(thread, decay, ahead, back, LANES * ACROSS)
         tl.store(decays + of_columns, decay, mask=columns)
         tl.store(states + of_columns, ahead, mask=columns)
         tl.store(backs + of_columns, back, mask=columns)
@@ -336,10 +378,12 @@ def tile_outputs(
     SOFTPLUS: tl.constexpr,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
-    LANES: tl.constexpr,
+    ACROSS: tl.constexpr,
+    DOWN: tl.constexpr,
 ):
     """What the four orders give, with `D x`: `(P, h * w, d)`."""
-    lane, i, j = _place(h, w, d, HEIGHT, WIDTH, LANES)
+    LANES: tl.constexpr = 32 // (ACROSS * DOWN)
+    thread, lane, i, j = _place(w, d, WIDTH, ACROSS, DOWN)
     picture = first + tl.program_id(1)
     chosen = tl.minimum(picture // shared, SETS - 1)
     inside = lane < d
@@ -355,12 +399,12 @@ def tile_outputs(
     B_ptr = _tile(B_ptr + start * N, w * N, N, row, column)
     C_ptr = _tile(C_ptr + start * N, w * N, N, row, column)
     x = tl.load(x_ptr, mask=valid, other=0.0).to(tl.float32)
-    across = tl.cdiv(w, WIDTH)
-    down = tl.cdiv(h, HEIGHT)
+    across = tl.cdiv(w, WIDTH * ACROSS)
+    down = tl.cdiv(h, HEIGHT * DOWN)
     lines = h * across + w * down
-    of_rows = ((j[:, None] * HEIGHT + row) * across + i[:, None]) * d + lane[:, None]
-    of_columns = (h * across + (i[:, None] * WIDTH + column) * down + j[:, None]) * d + lane[:, None]
-    columns = columns & (j < down)[:, None]
+    of_rows = ((j[:, None] * HEIGHT + row) * across + i[:, None] // ACROSS) * d + lane[:, None]
+    of_columns = (i[:, None] * WIDTH + column) * down + j[:, None] // DOWN
+    of_columns = (h * across + of_columns) * d + lane[:, None]
     skip = tl.load(D_ptr + chosen * d + lane, mask=inside, other=0.0)
     y = tl.zeros((32, HEIGHT, WIDTH), tl.float32)
     # A zero that the compiler does not know: it would keep hundreds of masks until their next use.
@@ -374,11 +418,15 @@ def tile_outputs(
         backs = states + N * lines * d
         ahead = tl.load(states + of_rows, mask=rows, other=0.0)
         back = tl.load(backs + of_rows, mask=rows, other=0.0)
+        if ACROSS == 2:
+            ahead, back = _entering(thread, a, b, ahead, back, LANES)
         sum = _both_ways(a, b, ahead, back, None)
         ahead = tl.load(states + of_columns, mask=columns, other=0.0)
         back = tl.load(backs + of_columns, mask=columns, other=0.0)
         a = tl.permute(a, (0, 2, 1))
         b = tl.permute(b, (0, 2, 1))
+        if DOWN == 2:
+            ahead, back = _entering(thread, a, b, ahead, back, LANES * ACROSS)
         sum = tl.permute(_both_ways(a, b, ahead, back, tl.permute(sum, (0, 2, 1))), (0, 2, 1))
         valid = _known(inside, i, j, row, column, h + nothing, w, HEIGHT, WIDTH)
         y += sum * tl.load(C_ptr + n, mask=valid, other=0.0).to(tl.float32)

@@ -14,8 +14,9 @@ LANES = 32
 STRETCH = 16
 TILE = 8, 8
 TILE_OF_MANY = 4, 8
-CHAIN = {"GROUPS": 256, "STRETCH": 12, "LANES": 8, "num_warps": 16}
-GROUP_BYTES = 2**24
+TILES = 2, 1
+CHAIN = {"GROUPS": 256, "STRETCH": 8, "LANES": 8, "num_warps": 16}
+GROUP_BYTES = 2**26
 _LARGEST = 2**31  # the kernels count a picture's values in 32 bits
 
 
@@ -153,30 +154,27 @@ def scan_tiles(
     pictures, h, w, d = x.shape
     sets, _, n = A.shape
     height, width = TILE if n == 1 else TILE_OF_MANY
-    tiles, blocks = _ceil_div(h, height) * _ceil_div(w, width), _ceil_div(d, LANES)
-    lines = h * _ceil_div(w, width) + w * _ceil_div(h, height)
+    across, down = TILES
+    lanes = 32 // (across * down)
+    groups = _ceil_div(h, down * height) * _ceil_div(w, across * width)
+    lines = h * _ceil_div(w, across * width) + w * _ceil_div(h, down * height)
     step = max(1, GROUP_BYTES // (2 * h * w * d * x.element_size()))
     decay = x.new_empty(min(step, pictures), n, lines, d, dtype=torch.float32)
     states = x.new_empty(min(step, pictures), 2, n, lines, d, dtype=torch.float32)
     inputs = (x, delta, delta if delta_bias is None else delta_bias, A, B)
-    kinds = {"d": d, "N": n, "SETS": sets, "SOFTPLUS": delta_bias is not None, "HEIGHT": height, "WIDTH": width}
-    tile = {"LANES": LANES, "num_warps": 1}
+    kinds = {"d": d, "N": n, "SETS": sets, "SOFTPLUS": delta_bias is not None}
+    tiles = {"HEIGHT": height, "WIDTH": width, "ACROSS": across, "DOWN": down, "num_warps": 1}
+    whole = {"HEIGHT": down * height, "WIDTH": across * width}
     for first in range(0, pictures, step):
         group = min(step, pictures - first)
         sizes = h, w, first, shared
-        grid = _ceil_div(tiles, 32 // LANES) * blocks, group
-        launch(triton_kernels.tile_states, grid, *inputs, decay, states, *sizes, **kinds, **tile)
+        grid = groups * _ceil_div(d, lanes), group
+        launch(triton_kernels.tile_states, grid, *inputs, decay, states, *sizes, **kinds, **tiles)
+        chains = n * _ceil_div(d, CHAIN["LANES"]), 4, group
         launch(
-            triton_kernels.entering_states,
-            (n * _ceil_div(d, CHAIN["LANES"]), 4, group),
-            *inputs,
-            decay,
-            states,
-            *sizes,
-            **kinds,
-            **CHAIN,
+            triton_kernels.entering_states, chains, *inputs, decay, states, *sizes, **kinds, **whole, **CHAIN
         )
-        launch(triton_kernels.tile_outputs, grid, *inputs, C, D, states, out, *sizes, **kinds, **tile)
+        launch(triton_kernels.tile_outputs, grid, *inputs, C, D, states, out, *sizes, **kinds, **tiles)
     return out
 
 
