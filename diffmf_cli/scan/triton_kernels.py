@@ -223,7 +223,7 @@ def tile_states(
     ACROSS: tl.constexpr,
     DOWN: tl.constexpr,
 ):
-    """What each line of a tile leaves of a state, `(P, N, lines, d)`, and what it adds, `(P, 2, N, lines, d)`.
+    """What lines leave of a state, `(P, N, lines, d)`, and what they add to it, `(P, 2, N, lines, d)`.
 
     A line is the part of a row or of a column that lies in one tile. First come those of rows, as tokens
     follow each other along rows, then those of columns. `first` is the number of the first picture, and

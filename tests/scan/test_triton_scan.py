@@ -24,13 +24,15 @@ for shape in [(2, 5, 7, 5), (1, 1, 19, 33), (1, 17, 1, 3), (1, 1, 1, 1), (2, 4, 
 print("agreed")
 """
 
-# Chunks of 16 tokens: several, a ragged last one, lines shorter than a chunk, and lanes that are not full.
+# Tiles of 8x8, two of which share a warp: several, ragged ones, one without a partner, lanes that are not
+# full; few lines are chained at once, so that several rounds are needed.
 INFERENCE = """
 import torch
 from diffmf_cli.scan import reference, triton_scan
 
 torch.manual_seed(0)
-cases = ((1, 7, 9, 5), 1, 0), ((1, 1, 1, 3), 1, -60), ((2, 1, 20, 33), 1, -9), ((1, 13, 1, 4), 3, 0)
+triton_scan.CHAIN |= {"GROUPS": 8, "STRETCH": 2}
+cases = ((1, 9, 18, 5), 1, 0), ((1, 1, 1, 3), 1, -60), ((2, 1, 20, 17), 1, -9), ((1, 13, 1, 4), 3, 0)
 for shape, n, shift in cases:
     batch, h, w, d = shape
     x, delta = torch.randn(2, *shape)
