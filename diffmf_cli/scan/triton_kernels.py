@@ -136,7 +136,7 @@ def _both_ways(a, b, ahead, back, sum):
 
 
 @triton.jit
-def _place(w, d, WIDTH: tl.constexpr, ACROSS: tl.constexpr, DOWN: tl.constexpr):
+def _place(h, w, d, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ACROSS: tl.constexpr, DOWN: tl.constexpr):
     """Of each thread of a program: number, channel, and tile as column and row.
 
     `ACROSS` times `DOWN` tiles share the threads, which have as many channels of each as that leaves.
@@ -149,7 +149,10 @@ def _place(w, d, WIDTH: tl.constexpr, ACROSS: tl.constexpr, DOWN: tl.constexpr):
     groups = tl.cdiv(w, WIDTH * ACROSS)
     i = (group % groups) * ACROSS + thread // LANES % ACROSS
     j = (group // groups) * DOWN + thread // (LANES * ACROSS)
-    return thread, lane, i, j
+    whole = (group % groups + 1) * ACROSS * WIDTH <= w
+    whole &= (group // groups + 1) * DOWN * HEIGHT <= h
+    whole &= (tl.program_id(0) % blocks + 1) * LANES <= d
+    return thread, lane, i, j, whole
 
 
 @triton.jit
@@ -173,6 +176,16 @@ def _known(inside, i, j, row, column, h, w, HEIGHT: tl.constexpr, WIDTH: tl.cons
 
 
 @triton.jit
+def _read(ptr, other, whole, inside, i, j, row, column, h, w, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+    """Loads float32 values of tiles; `whole` ones without the mask."""
+    if whole:
+        t = tl.load(ptr)
+    else:
+        t = tl.load(ptr, mask=_known(inside, i, j, row, column, h, w, HEIGHT, WIDTH), other=other)
+    return t.to(tl.float32)
+
+
+@triton.jit
 def _decay_and_input(
     x,
     delta_ptr,
@@ -181,17 +194,16 @@ def _decay_and_input(
     B_ptr,
     parameter,
     n,
-    valid,
-    inside,
+    whole, inside, i, j, row, column, h, w, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
     N: tl.constexpr,
     SOFTPLUS: tl.constexpr,
 ):
     """What a tile's tokens leave of a state, and what they add to it."""
     A = tl.load(A_ptr + parameter * N + n, mask=inside, other=0.0) * 1.4426950408889634
-    delta = tl.load(delta_ptr, mask=valid, other=-1e4 if SOFTPLUS else 0.0).to(tl.float32)
+    delta = _read(delta_ptr, -1e4 if SOFTPLUS else 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
     if SOFTPLUS:
         delta = softplus(delta + tl.load(bias_ptr + parameter, mask=inside, other=0.0)[:, None, None])
-    B = tl.load(B_ptr + n, mask=valid, other=0.0).to(tl.float32)
+    B = _read(B_ptr + n, 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
     return tl.exp2(delta * A[:, None, None]), delta * x * B
 
 
@@ -230,7 +242,7 @@ def tile_states(
     `shared` pictures in a row have the same of the `SETS` parameters.
     """
     LANES: tl.constexpr = 32 // (ACROSS * DOWN)
-    thread, lane, i, j = _place(w, d, WIDTH, ACROSS, DOWN)
+    thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN)
     picture = first + tl.program_id(1)
     chosen = tl.minimum(picture // shared, SETS - 1)
     inside = lane < d
@@ -238,12 +250,11 @@ def tile_states(
     column = _apart(WIDTH)[None, :]
     rows = inside[:, None] & (row < h - (j * HEIGHT)[:, None])
     columns = inside[:, None] & (column < w - (i * WIDTH)[:, None])
-    valid = _known(inside, i, j, row, column, h, w, HEIGHT, WIDTH)
     start = picture.to(tl.int64) * h * w + j * HEIGHT * w + i * WIDTH
     x_ptr = _tile(x_ptr + start * d + lane, w * d, d, row, column)
     delta_ptr = _tile(delta_ptr + start * d + lane, w * d, d, row, column)
     B_ptr = _tile(B_ptr + start * N, w * N, N, row, column)
-    x = tl.load(x_ptr, mask=valid, other=0.0).to(tl.float32)
+    x = _read(x_ptr, 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
     across = tl.cdiv(w, WIDTH * ACROSS)
     down = tl.cdiv(h, HEIGHT * DOWN)
     lines = h * across + w * down
@@ -255,7 +266,7 @@ def tile_states(
     columns = columns & (j % DOWN == 0)[:, None]
     for n in range(N):
         a, b = _decay_and_input(
-            x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, valid, inside, N, SOFTPLUS
+            x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH, N, SOFTPLUS
         )
         plane = (tl.program_id(1).to(tl.int64) * N + n) * lines * d
         decays = decay_ptr + plane
@@ -383,7 +394,7 @@ def tile_outputs(
 ):
     """What the four orders give, with `D x`: `(P, h * w, d)`."""
     LANES: tl.constexpr = 32 // (ACROSS * DOWN)
-    thread, lane, i, j = _place(w, d, WIDTH, ACROSS, DOWN)
+    thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN)
     picture = first + tl.program_id(1)
     chosen = tl.minimum(picture // shared, SETS - 1)
     inside = lane < d
@@ -391,14 +402,13 @@ def tile_outputs(
     column = _apart(WIDTH)[None, :]
     rows = inside[:, None] & (row < h - (j * HEIGHT)[:, None])
     columns = inside[:, None] & (column < w - (i * WIDTH)[:, None])
-    valid = _known(inside, i, j, row, column, h, w, HEIGHT, WIDTH)
     start = picture.to(tl.int64) * h * w + j * HEIGHT * w + i * WIDTH
     x_ptr = _tile(x_ptr + start * d + lane, w * d, d, row, column)
     delta_ptr = _tile(delta_ptr + start * d + lane, w * d, d, row, column)
     y_ptr = _tile(y_ptr + start * d + lane, w * d, d, row, column)
     B_ptr = _tile(B_ptr + start * N, w * N, N, row, column)
     C_ptr = _tile(C_ptr + start * N, w * N, N, row, column)
-    x = tl.load(x_ptr, mask=valid, other=0.0).to(tl.float32)
+    x = _read(x_ptr, 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
     across = tl.cdiv(w, WIDTH * ACROSS)
     down = tl.cdiv(h, HEIGHT * DOWN)
     lines = h * across + w * down
@@ -411,7 +421,7 @@ def tile_outputs(
     nothing = tl.program_id(2)
     for n in range(N):
         a, b = _decay_and_input(
-            x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, valid, inside, N, SOFTPLUS
+            x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH, N, SOFTPLUS
         )
         plane = (tl.program_id(1).to(tl.int64) * 2 * N + n) * lines * d
         states = state_ptr + plane
@@ -428,12 +438,13 @@ def tile_outputs(
         if DOWN == 2:
             ahead, back = _entering(thread, a, b, ahead, back, LANES * ACROSS)
         sum = tl.permute(_both_ways(a, b, ahead, back, tl.permute(sum, (0, 2, 1))), (0, 2, 1))
-        valid = _known(inside, i, j, row, column, h + nothing, w, HEIGHT, WIDTH)
-        y += sum * tl.load(C_ptr + n, mask=valid, other=0.0).to(tl.float32)
-    valid = _known(inside, i, j, row, column, h - nothing, w, HEIGHT, WIDTH)
-    x = tl.load(x_ptr, mask=valid, other=0.0).to(tl.float32)
-    valid = _known(inside, i, j, row, column, h, w + nothing, HEIGHT, WIDTH)
-    tl.store(y_ptr, y + skip[:, None, None] * x, mask=valid)
+        y += sum * _read(C_ptr + n, 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
+    x = _read(x_ptr, 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
+    y += skip[:, None, None] * x
+    if whole:
+        tl.store(y_ptr, y)
+    else:
+        tl.store(y_ptr, y, mask=_known(inside, i, j, row, column, h, w + nothing, HEIGHT, WIDTH))
 
 
 @triton.jit
