@@ -8,6 +8,7 @@ blocks of one shape go through one launch; levels of the spatial exchange run si
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import gcd
 from threading import Lock
 from typing import Any
 
@@ -54,9 +55,14 @@ def _double(t: Tensor | None) -> Tensor:
     return t.detach().double()
 
 
+def _power(n: int) -> int:
+    """The power of two that holds `n`."""
+    return 1 << (n - 1).bit_length()
+
+
 def _tile(n: int) -> int:
     """The power of two that holds `n`, as matrix products need it."""
-    return max(16, 1 << (n - 1).bit_length())
+    return max(16, _power(n))
 
 
 def _depth(inputs: int) -> int:
@@ -118,6 +124,7 @@ class _Convolution:
         sets, _, inputs, outputs = self.weight.shape
         batch, h, w = x.shape[1:4]
         block = min(64, _tile(outputs))
+        x_unit, out_unit = (gcd(16, *t.stride()[:2]) for t in (x, out))
         _launch(
             kernels.convolve,
             (h // self.stride) * (w // self.stride),
@@ -130,14 +137,16 @@ class _Convolution:
             h,
             w,
             batch,
-            x.stride(0),
-            x.stride(1),
-            out.stride(0),
-            out.stride(1),
+            x.stride(0) // x_unit,
+            x.stride(1) // x_unit,
+            out.stride(0) // out_unit,
+            out.stride(1) // out_unit,
             INPUTS=inputs,
             OUTPUTS=outputs,
             X_PIXEL=x.stride(3),
             OUT_PIXEL=out.stride(3),
+            X_UNIT=x_unit,
+            OUT_UNIT=out_unit,
             STRIDE=self.stride,
             SETS=sets,
             LEAKY=leaky,
@@ -678,11 +687,10 @@ class CudaInference:
             height,
             width,
             batch,
-            quarter,
             C=quarter,
             PIXEL=3 * quarter,
             MARGIN=MARGIN,
-            BC=_tile(quarter),
+            BC=_power(quarter),
         )
         half = self._stem_half(parts[1:], empty(2, batch, height // 2, width // 2, c // 2), leaky=True)
         h4, w4 = height // 4, width // 4
@@ -718,7 +726,7 @@ class CudaInference:
             width,
             C=quarter,
             MARGIN=MARGIN,
-            BC=_tile(quarter),
+            BC=_power(quarter),
         )
         return out
 

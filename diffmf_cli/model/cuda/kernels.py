@@ -62,6 +62,16 @@ def _neighbour(pixel, dy, dx, h, w):
 
 
 @triton.jit
+def _reflected(t, n):
+    """Place in a picture of `n` pixels of place `t` of the padded one, whose origin is the picture's."""
+    period = tl.maximum(2 * (n - 1), 1)
+    if n < 32:  # the padding is wider than the picture: whole periods go, and keep the dividend positive
+        t = (t + 32 * period) % period
+    t = tl.abs(t)
+    return tl.minimum(tl.minimum(t, period - t), n - 1)
+
+
+@triton.jit
 def _source(pixel, picture, batch, h, w, WIDE: tl.constexpr):
     """Row of the features that a pixel of a map shows.
 
@@ -89,14 +99,13 @@ def detail(
     height,
     width,
     batch,
-    out_set,
     C: tl.constexpr,
     PIXEL: tl.constexpr,
     MARGIN: tl.constexpr,
     BC: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """The stems' first convolution: pictures `(2 B, h, w)` -> `(B, height, width, PIXEL)` from a channel on.
+    """The stems' first convolution: pictures `(2 B, h, w)` -> `(B, height, width, PIXEL)`, 2 C channels of it.
 
     The padded picture of `height` x `width` is the given one, reflected.
     """
@@ -107,27 +116,25 @@ def detail(
     modality = picture // batch
     picture_ptr += picture.to(tl.int64) * h * w
     sum = tl.zeros((TOKENS, BC), tl.float32)
-    period_y = tl.maximum(2 * (h - 1), 1)
-    period_x = tl.maximum(2 * (w - 1), 1)
+    rows = ()
+    columns = ()
+    for i in tl.static_range(3):
+        y = tl.minimum(tl.maximum(pixel // width + i - 1, 0), height - 1)
+        x = tl.minimum(tl.maximum(pixel % width + i - 1, 0), width - 1)
+        rows = rows + (_reflected(y - MARGIN, h) * w,)
+        columns = columns + (_reflected(x - MARGIN, w),)
     for tap in tl.static_range(9):
-        y = tl.minimum(tl.maximum(pixel // width + tap // 3 - 1, 0), height - 1)
-        x = tl.minimum(tl.maximum(pixel % width + tap % 3 - 1, 0), width - 1)
-        # A whole number of periods keeps the dividend positive.
-        y = (y + period_y * MARGIN - MARGIN) % period_y
-        x = (x + period_x * MARGIN - MARGIN) % period_x
-        y = tl.minimum(tl.minimum(y, period_y - y), h - 1)
-        x = tl.minimum(tl.minimum(x, period_x - x), w - 1)
-        value = tl.load(picture_ptr + y * w + x, mask=pixel < height * width, other=0.0).to(tl.float32)
+        value = tl.load(picture_ptr + rows[tap // 3] + columns[tap % 3]).to(tl.float32)
         weight = tl.load(weight_ptr + (modality * 9 + tap) * C + channel, mask=inside, other=0.0)
         sum += value[:, None] * weight.to(tl.float32)[None, :]
     sum += tl.load(bias_ptr + modality * C + channel, mask=inside, other=0.0)[None, :]
     sum = tl.where(sum > 0, sum, 0.1 * sum)
     row = (picture % batch).to(tl.int64) * height * width + pixel
-    at = out_ptr + modality * out_set + row[:, None] * PIXEL + channel[None, :]
+    at = out_ptr + modality * C + row[:, None] * PIXEL + channel[None, :]
     tl.store(at, sum, mask=(pixel < height * width)[:, None] & inside[None, :])
 
 
-@triton.jit(do_not_specialize=("h", "w", "batch"))
+@triton.jit(do_not_specialize=("h", "w", "batch", "x_set", "x_picture", "out_set", "out_picture"))
 def convolve(
     x_ptr,
     weight_ptr,
@@ -145,6 +152,8 @@ def convolve(
     OUTPUTS: tl.constexpr,
     X_PIXEL: tl.constexpr,
     OUT_PIXEL: tl.constexpr,
+    X_UNIT: tl.constexpr,
+    OUT_UNIT: tl.constexpr,
     STRIDE: tl.constexpr,
     SETS: tl.constexpr,
     LEAKY: tl.constexpr,
@@ -157,8 +166,9 @@ def convolve(
     """A 3x3 convolution of maps of `h` x `w`, with what may follow it.
 
     `x_set`, `x_picture` and `X_PIXEL` are the distances between maps of two sets, two pictures and two
-    pixels; likewise those of the output. `SHUFFLE` puts each quarter of the outputs, of which the pixel
-    shuffle takes every fourth, at one of the four pixels that a pixel becomes.
+    pixels; likewise those of the output. The first two count in units, from which the compiler knows how
+    values are aligned. `SHUFFLE` puts each quarter of the outputs, of which the pixel shuffle takes every
+    fourth, at one of the four pixels that a pixel becomes.
     """
     pixel = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     picture = tl.program_id(1)
@@ -166,8 +176,10 @@ def convolve(
     out_h = h // STRIDE
     out_w = w // STRIDE
     output = tl.program_id(2) * BN + tl.arange(0, BN)
-    x_ptr += (picture // batch).to(tl.int64) * x_set + (picture % batch).to(tl.int64) * x_picture
-    start = (picture // batch).to(tl.int64) * out_set + (picture % batch).to(tl.int64) * out_picture
+    number = (picture % batch).to(tl.int64)
+    own = (picture // batch).to(tl.int64)
+    x_ptr += (own * x_set + number * x_picture) * X_UNIT
+    start = (own * out_set + number * out_picture) * OUT_UNIT
     out_ptr += start
     residual_ptr += start
     weight_ptr += chosen * (9 * INPUTS * OUTPUTS)
