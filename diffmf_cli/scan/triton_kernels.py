@@ -50,7 +50,7 @@ def _unstacked(t):
     A: tl.constexpr = t.shape[1]
     B: tl.constexpr = t.shape[2]
     parts = (t,)
-    for k in tl.static_range(4):
+    for k in tl.static_range(5):
         if B >> k > 1:
             halves = ()
             for i in tl.static_range(1 << k):
@@ -69,7 +69,7 @@ def _stacked(parts, A: tl.constexpr, B: tl.constexpr):
     tiles = ()
     for i in tl.static_range(B):
         tiles = tiles + (tl.reshape(parts[i], (32, A, 1)),)
-    for k in tl.static_range(4):
+    for k in tl.static_range(5):
         if B >> k > 1:
             pairs = ()
             for i in tl.static_range(B >> (k + 1)):
@@ -80,19 +80,20 @@ def _stacked(parts, A: tl.constexpr, B: tl.constexpr):
 
 
 @triton.jit
-def _summary(a, b):
-    """Of lines along the last axis: what they leave of a state, and add to one from each side."""
-    SIZE: tl.constexpr = a.shape[2]
-    a = _unstacked(a)
-    b = _unstacked(b)
-    decay = a[0]
-    ahead = b[0]
-    back = b[0]
+def _summary(decay, ahead, back):
+    """Parts of lines, along the last axis, as one: what it leaves of a state and adds to it from each side."""
+    SIZE: tl.constexpr = decay.shape[2]
+    decay = _unstacked(decay)
+    ahead = _unstacked(ahead)
+    back = _unstacked(back)
+    kept = decay[0]
+    after = ahead[0]
+    before = back[0]
     for i in tl.static_range(1, SIZE):
-        ahead = a[i] * ahead + b[i]
-        back += decay * b[i]
-        decay *= a[i]
-    return decay, ahead, back
+        after = decay[i] * after + ahead[i]
+        before += kept * back[i]
+        kept *= decay[i]
+    return kept, after, before
 
 
 @triton.jit
@@ -107,7 +108,7 @@ def _together(thread, decay, ahead, back, DISTANCE: tl.constexpr):
 @triton.jit
 def _entering(thread, a, b, ahead, back, DISTANCE: tl.constexpr):
     """What enters each of two tiles' lines from each side, from what enters both."""
-    decay, own_ahead, own_back = _summary(a, b)
+    decay, own_ahead, own_back = _summary(a, b, b)
     decay = _partner(thread, decay, DISTANCE)
     second = ((thread & DISTANCE) > 0)[:, None]
     from_first = decay * ahead + _partner(thread, own_ahead, DISTANCE)
@@ -207,13 +208,7 @@ def _decay_and_input(
     return tl.exp2(delta * A[:, None, None]), delta * x * B
 
 
-@triton.jit
-def _then(first_decay, first_state, decay, state):
-    """Two lines in a row as one."""
-    return first_decay * decay, decay * first_state + state
-
-
-@triton.jit(do_not_specialize=("h", "w", "first", "shared"))
+@triton.jit(do_not_specialize=("h", "w", "first", "sets", "shared"))
 def tile_states(
     x_ptr,
     delta_ptr,
@@ -225,10 +220,10 @@ def tile_states(
     h,
     w,
     first,
+    sets,
     shared,
     d: tl.constexpr,
     N: tl.constexpr,
-    SETS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -239,12 +234,12 @@ def tile_states(
 
     A line is the part of a row or of a column that lies in one tile. First come those of rows, as tokens
     follow each other along rows, then those of columns. `first` is the number of the first picture, and
-    `shared` pictures in a row have the same of the `SETS` parameters.
+    `shared` pictures in a row have the same of the `sets` of parameters.
     """
     LANES: tl.constexpr = 32 // (ACROSS * DOWN)
     thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN)
     picture = first + tl.program_id(1)
-    chosen = tl.minimum(picture // shared, SETS - 1)
+    chosen = tl.minimum(picture // shared, sets - 1)
     inside = lane < d
     row = _apart(HEIGHT)[None, :]
     column = _apart(WIDTH)[None, :]
@@ -257,7 +252,7 @@ def tile_states(
     x = _read(x_ptr, 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
     across = tl.cdiv(w, WIDTH * ACROSS)
     down = tl.cdiv(h, HEIGHT * DOWN)
-    lines = h * across + w * down
+    lines = (h * across + w * down).to(tl.int64) * d
     of_rows = ((j[:, None] * HEIGHT + row) * across + i[:, None] // ACROSS) * d + lane[:, None]
     of_columns = (i[:, None] * WIDTH + column) * down + j[:, None] // DOWN
     of_columns = (h * across + of_columns) * d + lane[:, None]
@@ -268,18 +263,20 @@ def tile_states(
         a, b = _decay_and_input(
             x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH, N, SOFTPLUS
         )
-        plane = (tl.program_id(1).to(tl.int64) * N + n) * lines * d
+        plane = (tl.program_id(1) * N + n) * lines
         decays = decay_ptr + plane
-        plane = (tl.program_id(1).to(tl.int64) * 2 * N + n) * lines * d
+        plane = (tl.program_id(1) * 2 * N + n) * lines
         states = state_ptr + plane
-        backs = states + N * lines * d
-        decay, ahead, back = _summary(a, b)
+        backs = states + N * lines
+        decay, ahead, back = _summary(a, b, b)
         if ACROSS == 2:
             decay, ahead, back = _together(thread, decay, ahead, back, LANES)
         tl.store(decays + of_rows, decay, mask=rows)
         tl.store(states + of_rows, ahead, mask=rows)
         tl.store(backs + of_rows, back, mask=rows)
-        decay, ahead, back = _summary(tl.permute(a, (0, 2, 1)), tl.permute(b, (0, 2, 1)))
+        a = tl.permute(a, (0, 2, 1))
+        b = tl.permute(b, (0, 2, 1))
+        decay, ahead, back = _summary(a, b, b)
         if DOWN == 2:
             decay, ahead, back = _together(thread, decay, ahead, back, LANES * ACROSS)
         tl.store(decays + of_columns, decay, mask=columns)
@@ -287,7 +284,78 @@ def tile_states(
         tl.store(backs + of_columns, back, mask=columns)
 
 
-@triton.jit(do_not_specialize=("h", "w", "first", "shared"))
+@triton.jit
+def _segment(rows, columns, d, SEGMENT: tl.constexpr):
+    """Of a program: channels, segment, its first line; and the first segment and the end of its lines' kind."""
+    lane = (tl.program_id(0) % tl.cdiv(d, 32)) * 32 + _apart(32)
+    segment = tl.program_id(0) // tl.cdiv(d, 32)
+    of_rows = tl.cdiv(rows, SEGMENT)
+    among_rows = segment < of_rows
+    origin = tl.where(among_rows, 0, of_rows)
+    start = tl.where(among_rows, 0, rows) + (segment - origin) * SEGMENT
+    return lane, segment, start, origin, tl.where(among_rows, rows, rows + columns)
+
+
+@triton.jit
+def _lines(decay_ptr, state_ptr, lane, start, end, planes, d, SEGMENT: tl.constexpr):
+    """Decay and both states of a segment's lines, `(32, 1, SEGMENT)`; those past the end change nothing."""
+    line = start + _apart(SEGMENT)[None, None, :]
+    mask = (line < end) & (lane < d)[:, None, None]
+    at = line * d + lane[:, None, None]
+    decay = tl.load(decay_ptr + at, mask=mask, other=1.0)
+    ahead = tl.load(state_ptr + at, mask=mask, other=0.0)
+    return decay, ahead, tl.load(state_ptr + planes + at, mask=mask, other=0.0)
+
+
+@triton.jit(do_not_specialize=("rows", "columns"))
+def segment_states(
+    decay_ptr,
+    state_ptr,
+    segment_decay_ptr,
+    segment_state_ptr,
+    rows,
+    columns,
+    d: tl.constexpr,
+    N: tl.constexpr,
+    SEGMENT: tl.constexpr,
+):
+    """What `tile_states` says of lines, of segments of so many lines that follow each other."""
+    lane, segment, start, _, end = _segment(rows, columns, d, SEGMENT)
+    segments = tl.cdiv(rows, SEGMENT) + tl.cdiv(columns, SEGMENT)
+    picture = (tl.program_id(1) // N).to(tl.int64)
+    n = tl.program_id(1) % N
+    lines = (rows + columns).to(tl.int64) * d
+    decay, ahead, back = _lines(
+        decay_ptr + (picture * N + n) * lines,
+        state_ptr + (picture * 2 * N + n) * lines,
+        lane,
+        start,
+        end,
+        N * lines,
+        d,
+        SEGMENT,
+    )
+    decay, ahead, back = _summary(decay, ahead, back)
+    at = segment * d + lane[:, None]
+    mask = (lane < d)[:, None]
+    tl.store(segment_decay_ptr + (picture * N + n) * segments * d + at, decay, mask=mask)
+    segment_state_ptr += (picture * 2 * N + n) * segments * d
+    tl.store(segment_state_ptr + at, ahead, mask=mask)
+    tl.store(segment_state_ptr + N * segments * d + at, back, mask=mask)
+
+
+@triton.jit
+def _start(x_ptr, delta_ptr, bias, rate, B_ptr, lane, inside, pixel, n, d, N, SOFTPLUS: tl.constexpr):
+    """The fixed point of an order's first token: `recurrence.start_states`."""
+    delta = tl.load(delta_ptr + pixel * d + lane, mask=inside, other=0.0).to(tl.float32)
+    decay = tl.maximum(_step_size(delta, bias, SOFTPLUS) * rate, 1e-12)
+    series = 1.0 + decay * (0.5 + decay * (0.083333333 - decay * decay * 0.0013888889))
+    x = tl.load(x_ptr + pixel * d + lane, mask=inside, other=0.0).to(tl.float32)
+    start = x * tl.load(B_ptr + pixel * N + n).to(tl.float32) / rate
+    return start * tl.where(decay < 0.3, series, decay / (1.0 - tl.exp(-decay)))
+
+
+@triton.jit(do_not_specialize=("h", "w", "rows", "columns", "first", "sets", "shared"))
 def entering_states(
     x_ptr,
     delta_ptr,
@@ -296,79 +364,78 @@ def entering_states(
     B_ptr,
     decay_ptr,
     state_ptr,
+    segment_decay_ptr,
+    segment_state_ptr,
     h,
     w,
+    rows,
+    columns,
     first,
+    sets,
     shared,
     d: tl.constexpr,
     N: tl.constexpr,
-    SETS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
-    HEIGHT: tl.constexpr,
-    WIDTH: tl.constexpr,
-    GROUPS: tl.constexpr,
+    SEGMENT: tl.constexpr,
     STRETCH: tl.constexpr,
-    LANES: tl.constexpr,
 ):
-    """Puts the state that enters each line in place of the one that it adds.
+    """Puts the states that enter each line from each side in place of those that it adds.
 
-    A row of the program's tile chains the `STRETCH` lines of a group; a scan over the rows the groups.
+    A program chains the segments before its own and those behind it, `STRETCH` at a time, then its lines.
     """
-    block, order = tl.program_id(0), tl.program_id(1)
-    picture = first + tl.program_id(2)
-    n = block % N
-    lane = ((block // N) * LANES + tl.arange(0, LANES))[None, :]
+    lane, segment, start, origin, end = _segment(rows, columns, d, SEGMENT)
+    segments = tl.cdiv(rows, SEGMENT) + tl.cdiv(columns, SEGMENT)
+    number = (tl.program_id(1) // N).to(tl.int64)
+    n = tl.program_id(1) % N
+    lines = (rows + columns).to(tl.int64) * d
+    decay_ptr += (number * N + n) * lines
+    state_ptr += (number * 2 * N + n) * lines
+    decay, ahead, back = _lines(decay_ptr, state_ptr, lane, start, end, N * lines, d, SEGMENT)
+    decay = _unstacked(decay)
+    ahead = _unstacked(ahead)
+    back = _unstacked(back)
+
+    picture = first + number
+    chosen = tl.minimum(picture // shared, sets - 1)
     inside = lane < d
-    chosen = tl.minimum(picture // shared, SETS - 1)
-    # The fixed point of the first token: `recurrence.start_states`.
-    pixel = picture.to(tl.int64) * h * w + tl.where(order % 2 == 1, h * w - 1, 0)
+    rate = -tl.load(A_ptr + (chosen * d + lane) * N + n, mask=inside, other=-1.0)
     bias = 0.0
     if SOFTPLUS:
         bias = tl.load(bias_ptr + chosen * d + lane, mask=inside, other=0.0)
-    delta = tl.load(delta_ptr + pixel * d + lane, mask=inside, other=0.0).to(tl.float32)
-    rate = -tl.load(A_ptr + (chosen * d + lane) * N + n, mask=inside, other=-1.0)
-    decay = tl.maximum(_step_size(delta, bias, SOFTPLUS) * rate, 1e-12)
-    series = 1.0 + decay * (0.5 + decay * (0.083333333 - decay * decay * 0.0013888889))
-    x = tl.load(x_ptr + pixel * d + lane, mask=inside, other=0.0).to(tl.float32)
-    entering = x * tl.load(B_ptr + pixel * N + n).to(tl.float32) / rate
-    entering *= tl.where(decay < 0.3, series, decay / (1.0 - tl.exp(-decay)))
-
-    rows = h * tl.cdiv(w, WIDTH)
-    columns = w * tl.cdiv(h, HEIGHT)
-    lines = tl.where(order < 2, rows, columns)
-    start = tl.where(order < 2, 0, rows)
-    start = start + tl.where(order % 2 == 1, lines - 1, 0)
-    step = tl.where(order % 2 == 1, -d, d)
-    plane = (tl.program_id(2).to(tl.int64) * N + n) * (rows + columns) + start
-    decay_ptr += plane * d + lane
-    plane = ((tl.program_id(2).to(tl.int64) * 2 + order % 2) * N + n) * (rows + columns) + start
-    state_ptr += plane * d + lane
-    group = tl.arange(0, GROUPS)[:, None]
-    for done in range(0, lines, GROUPS * STRETCH):
-        decays = ()
-        states = ()
+    pixel = picture * h * w
+    after = _start(x_ptr, delta_ptr, bias, rate, B_ptr, lane, inside, pixel, n, d, N, SOFTPLUS)
+    pixel += h * w - 1
+    before = _start(x_ptr, delta_ptr, bias, rate, B_ptr, lane, inside, pixel, n, d, N, SOFTPLUS)
+    segment_decay_ptr += (number * N + n) * segments * d + lane
+    segment_state_ptr += (number * 2 * N + n) * segments * d + lane
+    segment_back_ptr = segment_state_ptr + N * segments * d
+    last = origin + (end - start + (segment - origin) * SEGMENT - 1) // SEGMENT
+    for done in range(0, tl.maximum(segment - origin, last - segment), STRETCH):
+        passed = ()
         for u in tl.static_range(STRETCH):
-            line = done + group * STRETCH + u
-            mask = (line < lines) & inside
-            decays = decays + (tl.load(decay_ptr + line * step, mask=mask, other=1.0),)
-            states = states + (tl.load(state_ptr + line * step, mask=mask, other=0.0),)
-        kept = decays[0]
-        state = states[0]
-        for u in tl.static_range(1, STRETCH):
-            state = decays[u] * state + states[u]
-            kept = kept * decays[u]
-        kept, state = tl.associative_scan((kept, state), 0, _then)
-        state = kept * entering + state
-        before = tl.maximum(group - 1, 0) + tl.zeros((GROUPS, LANES), tl.int32)
-        before = tl.where(group == 0, entering, tl.gather(state, before, 0))
-        entering = tl.sum(tl.where(group == GROUPS - 1, state, 0.0), 0)[None, :]
+            i = origin + done + u
+            mask = inside & (i < segment)
+            kept = tl.load(segment_decay_ptr + i * d, mask=mask, other=1.0)
+            passed = passed + ((kept, tl.load(segment_state_ptr + i * d, mask=mask, other=0.0)),)
+            i = last - done - u
+            mask = inside & (i > segment)
+            kept = tl.load(segment_decay_ptr + i * d, mask=mask, other=1.0)
+            passed = passed + ((kept, tl.load(segment_back_ptr + i * d, mask=mask, other=0.0)),)
         for u in tl.static_range(STRETCH):
-            line = done + group * STRETCH + u
-            tl.store(state_ptr + line * step, before, mask=(line < lines) & inside)
-            before = decays[u] * before + states[u]
+            after = passed[2 * u][0] * after + passed[2 * u][1]
+            before = passed[2 * u + 1][0] * before + passed[2 * u + 1][1]
+    after = after[:, None]
+    before = before[:, None]
+    for u in tl.static_range(SEGMENT):
+        line = start + u
+        tl.store(state_ptr + line * d + lane[:, None], after, mask=inside[:, None] & (line < end))
+        after = decay[u] * after + ahead[u]
+        line = start + SEGMENT - 1 - u
+        tl.store(state_ptr + N * lines + line * d + lane[:, None], before, mask=inside[:, None] & (line < end))
+        before = decay[SEGMENT - 1 - u] * before + back[SEGMENT - 1 - u]
 
 
-@triton.jit(do_not_specialize=("h", "w", "first", "shared"))
+@triton.jit(do_not_specialize=("h", "w", "first", "sets", "shared"))
 def tile_outputs(
     x_ptr,
     delta_ptr,
@@ -382,10 +449,10 @@ def tile_outputs(
     h,
     w,
     first,
+    sets,
     shared,
     d: tl.constexpr,
     N: tl.constexpr,
-    SETS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
     HEIGHT: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -396,7 +463,7 @@ def tile_outputs(
     LANES: tl.constexpr = 32 // (ACROSS * DOWN)
     thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN)
     picture = first + tl.program_id(1)
-    chosen = tl.minimum(picture // shared, SETS - 1)
+    chosen = tl.minimum(picture // shared, sets - 1)
     inside = lane < d
     row = _apart(HEIGHT)[None, :]
     column = _apart(WIDTH)[None, :]
@@ -411,7 +478,7 @@ def tile_outputs(
     x = _read(x_ptr, 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
     across = tl.cdiv(w, WIDTH * ACROSS)
     down = tl.cdiv(h, HEIGHT * DOWN)
-    lines = h * across + w * down
+    lines = (h * across + w * down).to(tl.int64) * d
     of_rows = ((j[:, None] * HEIGHT + row) * across + i[:, None] // ACROSS) * d + lane[:, None]
     of_columns = (i[:, None] * WIDTH + column) * down + j[:, None] // DOWN
     of_columns = (h * across + of_columns) * d + lane[:, None]
@@ -423,9 +490,9 @@ def tile_outputs(
         a, b = _decay_and_input(
             x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH, N, SOFTPLUS
         )
-        plane = (tl.program_id(1).to(tl.int64) * 2 * N + n) * lines * d
+        plane = (tl.program_id(1) * 2 * N + n) * lines
         states = state_ptr + plane
-        backs = states + N * lines * d
+        backs = states + N * lines
         ahead = tl.load(states + of_rows, mask=rows, other=0.0)
         back = tl.load(backs + of_rows, mask=rows, other=0.0)
         if ACROSS == 2:

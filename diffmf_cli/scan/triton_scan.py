@@ -12,11 +12,11 @@ NAME = "triton"
 WRITES_OUT = False
 LANES = 32
 STRETCH = 16
-TILE = 8, 8
+TILE = 4, 8
 TILE_OF_MANY = 4, 8
-TILES = 2, 1
-CHAIN = {"GROUPS": 256, "STRETCH": 8, "LANES": 8, "num_warps": 16}
-GROUP_BYTES = 2**26
+TILES = 2, 2
+SEGMENT = 32  # lines
+GROUP_BYTES = 2**40
 _LARGEST = 2**31  # the kernels count a picture's values in 32 bits
 
 
@@ -157,24 +157,46 @@ def scan_tiles(
     across, down = TILES
     lanes = 32 // (across * down)
     groups = _ceil_div(h, down * height) * _ceil_div(w, across * width)
-    lines = h * _ceil_div(w, across * width) + w * _ceil_div(h, down * height)
-    step = max(1, GROUP_BYTES // (2 * h * w * d * x.element_size()))
-    decay = x.new_empty(min(step, pictures), n, lines, d, dtype=torch.float32)
-    states = x.new_empty(min(step, pictures), 2, n, lines, d, dtype=torch.float32)
+    rows, columns = h * _ceil_div(w, across * width), w * _ceil_div(h, down * height)
+    segments = _ceil_div(rows, SEGMENT) + _ceil_div(columns, SEGMENT)
+    step = min(pictures, max(1, GROUP_BYTES // (2 * h * w * d * x.element_size())))
+
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(*shape, d, device=x.device, dtype=torch.float32)
+
+    decay, state = empty(step, n, rows + columns), empty(step, 2, n, rows + columns)
+    segment_decay, segment_state = empty(step, n, segments), empty(step, 2, n, segments)
+    lines = decay, state
+    chained = *lines, segment_decay, segment_state
     inputs = (x, delta, delta if delta_bias is None else delta_bias, A, B)
-    kinds = {"d": d, "N": n, "SETS": sets, "SOFTPLUS": delta_bias is not None}
-    tiles = {"HEIGHT": height, "WIDTH": width, "ACROSS": across, "DOWN": down, "num_warps": 1}
-    whole = {"HEIGHT": down * height, "WIDTH": across * width}
+    kinds = {"d": d, "N": n, "SOFTPLUS": delta_bias is not None, "num_warps": 1}
+    tiles = {"HEIGHT": height, "WIDTH": width, "ACROSS": across, "DOWN": down}
     for first in range(0, pictures, step):
         group = min(step, pictures - first)
-        sizes = h, w, first, shared
         grid = groups * _ceil_div(d, lanes), group
-        launch(triton_kernels.tile_states, grid, *inputs, decay, states, *sizes, **kinds, **tiles)
-        chains = n * _ceil_div(d, CHAIN["LANES"]), 4, group
+        chains = segments * _ceil_div(d, 32), group * n
+        sizes = h, w, first, sets, shared
+        launch(triton_kernels.tile_states, grid, *inputs, *lines, *sizes, **kinds, **tiles)
         launch(
-            triton_kernels.entering_states, chains, *inputs, decay, states, *sizes, **kinds, **whole, **CHAIN
+            triton_kernels.segment_states, chains, *chained, rows, columns, d=d, N=n, SEGMENT=SEGMENT, num_warps=1
         )
-        launch(triton_kernels.tile_outputs, grid, *inputs, C, D, states, out, *sizes, **kinds, **tiles)
+        launch(
+            triton_kernels.entering_states,
+            chains,
+            *inputs,
+            *chained,
+            h,
+            w,
+            rows,
+            columns,
+            first,
+            sets,
+            shared,
+            **kinds,
+            SEGMENT=SEGMENT,
+            STRETCH=STRETCH,
+        )
+        launch(triton_kernels.tile_outputs, grid, *inputs, C, D, state, out, *sizes, **kinds, **tiles)
     return out
 
 

@@ -24,6 +24,7 @@ _MOST_PIXELS = 2**25  # of a picture: more go through the network strip by strip
 _GRAPHS = 8  # of sizes that are kept
 _GRAPH_SHARE = 0.25  # of the device's memory that they may hold
 _RUN = 8  # pixels of a row that a depthwise convolution slides over
+_CHANNELS = 16  # of a program of it
 _WIDEST = 64  # width whose tiles fit into registers
 
 
@@ -33,7 +34,7 @@ TILES = {
     "convolve": (128, 4),
     "picture": (128, 4),
     "norm_and_project": (64, 4),
-    "depthwise": (128, 4),
+    "depthwise": (256, 4),
     "select": (64, 4),
     "finish": (64, 4),
     "guide": (64, 4),
@@ -155,6 +156,7 @@ class _Convolution:
             BK=_depth(inputs),
             BN=block,
             blocks=-(-outputs // block),
+            num_stages=1,  # or each of the nine loads would go around the nearest cache
         )
         return out
 
@@ -190,8 +192,8 @@ class _Depthwise:
             DIFFERENCE=minus is not None,
             SILU=self.silu,
             RUN=_RUN,
-            BC=32,
-            blocks=-(-c // 32),
+            BC=_CHANNELS,
+            blocks=-(-c // _CHANNELS),
         )
         return out
 
@@ -406,7 +408,7 @@ class _ChannelExchange:
             BN=32,
         )
         mixed = self.conv(projected[..., c:], batch)
-        span = max(64, -(-tokens // (256 * 64)) * 64)
+        span = -(-tokens // (512 * 64)) * 64
         parts, entries = -(-tokens // span), c * state + 3 * c
         sums = x.new_empty(pictures, parts, entries, dtype=torch.float32)
         _launch(
@@ -605,8 +607,7 @@ class CudaInference:
                 except torch.cuda.OutOfMemoryError:
                     self._graphs.clear()  # what comes instead needs their memory
                     raise
-            for place, t in zip(graph.pictures, (ir, vis), strict=True):
-                place.copy_(t[:, 0])
+            torch.stack([ir[:, 0], vis[:, 0]], out=graph.pictures)
             graph.graph.replay()
             return graph.fused[:, None].clone()
 

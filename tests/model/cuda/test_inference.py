@@ -12,7 +12,7 @@ from diffmf_cli.model.network import Config, DiffMF
 from diffmf_cli.scan import triton_scan
 
 torch.manual_seed(0)
-triton_scan.CHAIN |= {"GROUPS": 8, "STRETCH": 2}  # the interpreter is slow at this
+triton_scan.SEGMENT = 4
 network = DiffMF(Config(width=16, extraction=1)).eval().requires_grad_(False)
 for name, parameter in network.named_parameters():
     if "gain_" in name:
