@@ -299,12 +299,13 @@ def _segment(rows, columns, d, SEGMENT: tl.constexpr):
 @triton.jit
 def _lines(decay_ptr, state_ptr, lane, start, end, planes, d, SEGMENT: tl.constexpr):
     """Decay and both states of a segment's lines, `(32, 1, SEGMENT)`; those past the end change nothing."""
-    line = start + _apart(SEGMENT)[None, None, :]
-    mask = (line < end) & (lane < d)[:, None, None]
-    at = line * d + lane[:, None, None]
-    decay = tl.load(decay_ptr + at, mask=mask, other=1.0)
-    ahead = tl.load(state_ptr + at, mask=mask, other=0.0)
-    return decay, ahead, tl.load(state_ptr + planes + at, mask=mask, other=0.0)
+    line = _apart(SEGMENT)[None, None, :]
+    mask = (line < end - start) & (lane < d)[:, None, None]
+    decay_ptr = (decay_ptr + start * d + lane)[:, None, None] + line * d
+    state_ptr = (state_ptr + start * d + lane)[:, None, None] + line * d
+    decay = tl.load(decay_ptr, mask=mask, other=1.0)
+    ahead = tl.load(state_ptr, mask=mask, other=0.0)
+    return decay, ahead, tl.load(state_ptr + planes, mask=mask, other=0.0)
 
 
 @triton.jit(do_not_specialize=("rows", "columns"))
@@ -411,27 +412,30 @@ def entering_states(
     segment_back_ptr = segment_state_ptr + N * segments * d
     last = origin + (end - start + (segment - origin) * SEGMENT - 1) // SEGMENT
     for done in range(0, tl.maximum(segment - origin, last - segment), STRETCH):
+        decay_after = segment_decay_ptr + (origin + done) * d
+        state_after = segment_state_ptr + (origin + done) * d
+        decay_before = segment_decay_ptr + (last - done) * d
+        state_before = segment_back_ptr + (last - done) * d
         passed = ()
         for u in tl.static_range(STRETCH):
-            i = origin + done + u
-            mask = inside & (i < segment)
-            kept = tl.load(segment_decay_ptr + i * d, mask=mask, other=1.0)
-            passed = passed + ((kept, tl.load(segment_state_ptr + i * d, mask=mask, other=0.0)),)
-            i = last - done - u
-            mask = inside & (i > segment)
-            kept = tl.load(segment_decay_ptr + i * d, mask=mask, other=1.0)
-            passed = passed + ((kept, tl.load(segment_back_ptr + i * d, mask=mask, other=0.0)),)
+            mask = inside & (done + u < segment - origin)
+            kept = tl.load(decay_after + u * d, mask=mask, other=1.0)
+            passed = passed + ((kept, tl.load(state_after + u * d, mask=mask, other=0.0)),)
+            mask = inside & (done + u < last - segment)
+            kept = tl.load(decay_before - u * d, mask=mask, other=1.0)
+            passed = passed + ((kept, tl.load(state_before - u * d, mask=mask, other=0.0)),)
         for u in tl.static_range(STRETCH):
             after = passed[2 * u][0] * after + passed[2 * u][1]
             before = passed[2 * u + 1][0] * before + passed[2 * u + 1][1]
     after = after[:, None]
     before = before[:, None]
+    ahead_ptr = state_ptr + start * d + lane[:, None]
+    back_ptr = ahead_ptr + N * lines
+    inside = inside[:, None]
     for u in tl.static_range(SEGMENT):
-        line = start + u
-        tl.store(state_ptr + line * d + lane[:, None], after, mask=inside[:, None] & (line < end))
+        tl.store(ahead_ptr + u * d, after, mask=inside & (u < end - start))
         after = decay[u] * after + ahead[u]
-        line = start + SEGMENT - 1 - u
-        tl.store(state_ptr + N * lines + line * d + lane[:, None], before, mask=inside[:, None] & (line < end))
+        tl.store(back_ptr + (SEGMENT - 1 - u) * d, before, mask=inside & (SEGMENT - 1 - u < end - start))
         before = decay[SEGMENT - 1 - u] * before + back[SEGMENT - 1 - u]
 
 
