@@ -295,24 +295,16 @@ def norm_and_project(
 
 
 @triton.jit
-def _column(
-    x_ptr, x, above, row, below, channel, known, PIXEL: tl.constexpr, DIFFERENCE: tl.constexpr, other
-):
+def _column(rows, mask, x, PIXEL: tl.constexpr, DIFFERENCE: tl.constexpr, other):
     """Three pixels of a column, of one map or of the difference of two."""
-    mask = known & (above >= 0)[:, None]
-    at = (above + x).to(tl.int64)[:, None] * PIXEL + channel
-    first = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
-    if DIFFERENCE:
-        first -= tl.load(x_ptr + other + at, mask=mask, other=0.0).to(tl.float32)
-    at = (row + x).to(tl.int64)[:, None] * PIXEL + channel
-    second = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
-    if DIFFERENCE:
-        second -= tl.load(x_ptr + other + at, mask=mask, other=0.0).to(tl.float32)
-    at = (below + x).to(tl.int64)[:, None] * PIXEL + channel
-    third = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
-    if DIFFERENCE:
-        third -= tl.load(x_ptr + other + at, mask=mask, other=0.0).to(tl.float32)
-    return first, second, third
+    column = ()
+    for i in tl.static_range(3):
+        at = rows[i] + (x * PIXEL)[:, None]
+        value = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+        if DIFFERENCE:
+            value -= tl.load(at + other, mask=mask, other=0.0).to(tl.float32)
+        column = column + (value,)
+    return column
 
 
 @triton.jit(do_not_specialize=("h", "w", "batch"))
@@ -354,23 +346,24 @@ def depthwise(
     for tap in tl.static_range(9):
         weight = weight + (tl.load(weight_ptr + tap * C, mask=known, other=0.0),)
     bias = tl.load(bias_ptr + chosen * C + channel, mask=known, other=0.0)
-    row = tl.where(y < h, y * w, -1)
-    above = tl.where(y < h, tl.maximum(y - 1, 0) * w, -1)
-    below = tl.where(y < h, tl.minimum(y + 1, h - 1) * w, -1)
-    left = _column(
-        x_ptr, tl.maximum(start - 1, 0), above, row, below, channel, known, PIXEL, DIFFERENCE, other
-    )
-    centre = _column(x_ptr, start, above, row, below, channel, known, PIXEL, DIFFERENCE, other)
+    mask = known & (y < h)[:, None]
+    rows = ()
+    for i in tl.static_range(3):
+        row = tl.minimum(tl.maximum(y + i - 1, 0), h - 1).to(tl.int64) * w
+        rows = rows + (x_ptr + row[:, None] * PIXEL + channel,)
+    left = _column(rows, mask, tl.maximum(start - 1, 0), PIXEL, DIFFERENCE, other)
+    centre = _column(rows, mask, start, PIXEL, DIFFERENCE, other)
+    out_ptr += (y.to(tl.int64) * w + start)[:, None] * C + channel
     for u in tl.static_range(RUN):
-        right = tl.minimum(start + u + 1, w - 1)
-        right = _column(x_ptr, right, above, row, below, channel, known, PIXEL, DIFFERENCE, other)
+        right = _column(rows, mask, tl.minimum(start + u + 1, w - 1), PIXEL, DIFFERENCE, other)
         sum = bias
-        for i in tl.static_range(3):
-            sum += weight[3 * i] * left[i] + weight[3 * i + 1] * centre[i] + weight[3 * i + 2] * right[i]
+        for i in tl.static_range(3):  # one after the other, as products that are added
+            sum += weight[3 * i] * left[i]
+            sum += weight[3 * i + 1] * centre[i]
+            sum += weight[3 * i + 2] * right[i]
         if SILU:
             sum = _silu(sum)
-        at = (row + start + u).to(tl.int64)[:, None] * C + channel
-        tl.store(out_ptr + at, sum, mask=known & ((y < h) & (start + u < w))[:, None])
+        tl.store(out_ptr + u * C, sum, mask=mask & (start + u < w)[:, None])
         left = centre
         centre = right
 
