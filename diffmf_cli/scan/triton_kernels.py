@@ -208,7 +208,7 @@ def _decay_and_input(
     return tl.exp2(delta * A[:, None, None]), delta * x * B
 
 
-@triton.jit(do_not_specialize=("h", "w", "first", "sets", "shared"))
+@triton.jit(do_not_specialize=("h", "w", "sets", "shared"))
 def tile_states(
     x_ptr,
     delta_ptr,
@@ -219,7 +219,6 @@ def tile_states(
     state_ptr,
     h,
     w,
-    first,
     sets,
     shared,
     d: tl.constexpr,
@@ -233,12 +232,12 @@ def tile_states(
     """What lines leave of a state, `(P, N, lines, d)`, and what they add to it, `(P, 2, N, lines, d)`.
 
     A line is the part of a row or of a column that lies in one tile. First come those of rows, as tokens
-    follow each other along rows, then those of columns. `first` is the number of the first picture, and
-    `shared` pictures in a row have the same of the `sets` of parameters.
+    follow each other along rows, then those of columns. `shared`
+    pictures in a row have the same of the `sets` of parameters.
     """
     LANES: tl.constexpr = 32 // (ACROSS * DOWN)
     thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN)
-    picture = first + tl.program_id(1)
+    picture = tl.program_id(1)
     chosen = tl.minimum(picture // shared, sets - 1)
     inside = lane < d
     row = _apart(HEIGHT)[None, :]
@@ -356,7 +355,7 @@ def _start(x_ptr, delta_ptr, bias, rate, B_ptr, lane, inside, pixel, n, d, N, SO
     return start * tl.where(decay < 0.3, series, decay / (1.0 - tl.exp(-decay)))
 
 
-@triton.jit(do_not_specialize=("h", "w", "rows", "columns", "first", "sets", "shared"))
+@triton.jit(do_not_specialize=("h", "w", "rows", "columns", "sets", "shared"))
 def entering_states(
     x_ptr,
     delta_ptr,
@@ -367,11 +366,10 @@ def entering_states(
     state_ptr,
     segment_decay_ptr,
     segment_state_ptr,
-    h,
-    w,
     rows,
     columns,
-    first,
+    h,
+    w,
     sets,
     shared,
     d: tl.constexpr,
@@ -396,7 +394,7 @@ def entering_states(
     ahead = _unstacked(ahead)
     back = _unstacked(back)
 
-    picture = first + number
+    picture = number
     chosen = tl.minimum(picture // shared, sets - 1)
     inside = lane < d
     rate = -tl.load(A_ptr + (chosen * d + lane) * N + n, mask=inside, other=-1.0)
@@ -439,7 +437,7 @@ def entering_states(
         before = decay[SEGMENT - 1 - u] * before + back[SEGMENT - 1 - u]
 
 
-@triton.jit(do_not_specialize=("h", "w", "first", "sets", "shared"))
+@triton.jit(do_not_specialize=("h", "w", "sets", "shared"))
 def tile_outputs(
     x_ptr,
     delta_ptr,
@@ -452,7 +450,6 @@ def tile_outputs(
     y_ptr,
     h,
     w,
-    first,
     sets,
     shared,
     d: tl.constexpr,
@@ -466,7 +463,7 @@ def tile_outputs(
     """What the four orders give, with `D x`: `(P, h * w, d)`."""
     LANES: tl.constexpr = 32 // (ACROSS * DOWN)
     thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN)
-    picture = first + tl.program_id(1)
+    picture = tl.program_id(1)
     chosen = tl.minimum(picture // shared, sets - 1)
     inside = lane < d
     row = _apart(HEIGHT)[None, :]
@@ -488,8 +485,6 @@ def tile_outputs(
     of_columns = (h * across + of_columns) * d + lane[:, None]
     skip = tl.load(D_ptr + chosen * d + lane, mask=inside, other=0.0)
     y = tl.zeros((32, HEIGHT, WIDTH), tl.float32)
-    # A zero that the compiler does not know: it would keep hundreds of masks until their next use.
-    nothing = tl.program_id(2)
     for n in range(N):
         a, b = _decay_and_input(
             x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH, N, SOFTPLUS
@@ -515,7 +510,7 @@ def tile_outputs(
     if whole:
         tl.store(y_ptr, y)
     else:
-        tl.store(y_ptr, y, mask=_known(inside, i, j, row, column, h, w + nothing, HEIGHT, WIDTH))
+        tl.store(y_ptr, y, mask=_known(inside, i, j, row, column, h, w, HEIGHT, WIDTH))
 
 
 @triton.jit

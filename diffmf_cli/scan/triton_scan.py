@@ -16,7 +16,6 @@ TILE = 4, 8
 TILE_OF_MANY = 4, 8
 TILES = 2, 2
 SEGMENT = 32  # lines
-GROUP_BYTES = 2**40
 _LARGEST = 2**31  # the kernels count a picture's values in 32 bits
 
 
@@ -159,44 +158,24 @@ def scan_tiles(
     groups = _ceil_div(h, down * height) * _ceil_div(w, across * width)
     rows, columns = h * _ceil_div(w, across * width), w * _ceil_div(h, down * height)
     segments = _ceil_div(rows, SEGMENT) + _ceil_div(columns, SEGMENT)
-    step = min(pictures, max(1, GROUP_BYTES // (2 * h * w * d * x.element_size())))
 
     def empty(*shape: int) -> Tensor:
-        return torch.empty(*shape, d, device=x.device, dtype=torch.float32)
+        return torch.empty(pictures, *shape, d, device=x.device, dtype=torch.float32)
 
-    decay, state = empty(step, n, rows + columns), empty(step, 2, n, rows + columns)
-    segment_decay, segment_state = empty(step, n, segments), empty(step, 2, n, segments)
-    lines = decay, state
-    chained = *lines, segment_decay, segment_state
-    inputs = (x, delta, delta if delta_bias is None else delta_bias, A, B)
+    lines = empty(n, rows + columns), empty(2, n, rows + columns)  # decay and states
+    chained = *lines, empty(n, segments), empty(2, n, segments)
+    inputs = x, delta, delta if delta_bias is None else delta_bias, A, B
+    sizes = h, w, sets, shared
     kinds = {"d": d, "N": n, "SOFTPLUS": delta_bias is not None, "num_warps": 1}
     tiles = {"HEIGHT": height, "WIDTH": width, "ACROSS": across, "DOWN": down}
-    for first in range(0, pictures, step):
-        group = min(step, pictures - first)
-        grid = groups * _ceil_div(d, lanes), group
-        chains = segments * _ceil_div(d, 32), group * n
-        sizes = h, w, first, sets, shared
-        launch(triton_kernels.tile_states, grid, *inputs, *lines, *sizes, **kinds, **tiles)
-        launch(
-            triton_kernels.segment_states, chains, *chained, rows, columns, d=d, N=n, SEGMENT=SEGMENT, num_warps=1
-        )
-        launch(
-            triton_kernels.entering_states,
-            chains,
-            *inputs,
-            *chained,
-            h,
-            w,
-            rows,
-            columns,
-            first,
-            sets,
-            shared,
-            **kinds,
-            SEGMENT=SEGMENT,
-            STRETCH=STRETCH,
-        )
-        launch(triton_kernels.tile_outputs, grid, *inputs, C, D, state, out, *sizes, **kinds, **tiles)
+    chain = {"d": d, "N": n, "SEGMENT": SEGMENT, "num_warps": 1}
+    grid = groups * _ceil_div(d, lanes), pictures
+    by_segment = segments * _ceil_div(d, 32), pictures * n
+    launch(triton_kernels.tile_states, grid, *inputs, *lines, *sizes, **kinds, **tiles)
+    launch(triton_kernels.segment_states, by_segment, *chained, rows, columns, **chain)
+    chain |= {"SOFTPLUS": delta_bias is not None, "STRETCH": STRETCH}
+    launch(triton_kernels.entering_states, by_segment, *inputs, *chained, rows, columns, *sizes, **chain)
+    launch(triton_kernels.tile_outputs, grid, *inputs, C, D, lines[1], out, *sizes, **kinds, **tiles)
     return out
 
 
