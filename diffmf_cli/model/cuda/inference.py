@@ -1,4 +1,4 @@
-"""`DiffMF` on a CUDA device: about eighty launches of our Triton kernels, replayed as one CUDA graph.
+"""`DiffMF` on a CUDA device: ninety launches of our Triton kernels, replayed as one CUDA graph.
 
 Computes what `network.DiffMF` computes, in another order where that is the same: LayerNorm's affine parts,
 the blocks' gains and the decoder's first layer are folded into the weights beside them; maps that go through
