@@ -47,7 +47,8 @@ def _apart(SIZE: tl.constexpr):
 
 @triton.jit
 def _unstacked(t):
-    """A tile `(32, A, B)` as B parts `(32, A)`; all of a thread's values stay in its registers."""
+    """A tile `(threads, A, B)` as B parts `(threads, A)`; a thread's values stay in its registers."""
+    THREADS: tl.constexpr = t.shape[0]
     A: tl.constexpr = t.shape[1]
     B: tl.constexpr = t.shape[2]
     parts = (t,)
@@ -55,27 +56,28 @@ def _unstacked(t):
         if B >> k > 1:
             halves = ()
             for i in tl.static_range(1 << k):
-                half = tl.reshape(parts[i], (32, A, 2, B >> (k + 1)))
+                half = tl.reshape(parts[i], (THREADS, A, 2, B >> (k + 1)))
                 halves = halves + tl.split(tl.permute(half, (0, 1, 3, 2)))
             parts = halves
     tiles = ()
     for i in tl.static_range(B):
-        tiles = tiles + (tl.reshape(parts[i], (32, A)),)
+        tiles = tiles + (tl.reshape(parts[i], (THREADS, A)),)
     return tiles
 
 
 @triton.jit
 def _stacked(parts, A: tl.constexpr, B: tl.constexpr):
     """What `_unstacked` took apart."""
+    THREADS: tl.constexpr = parts[0].shape[0]
     tiles = ()
     for i in tl.static_range(B):
-        tiles = tiles + (tl.reshape(parts[i], (32, A, 1)),)
+        tiles = tiles + (tl.reshape(parts[i], (THREADS, A, 1)),)
     for k in tl.static_range(5):
         if B >> k > 1:
             pairs = ()
             for i in tl.static_range(B >> (k + 1)):
                 pair = tl.permute(tl.join(tiles[2 * i], tiles[2 * i + 1]), (0, 1, 3, 2))
-                pairs = pairs + (tl.reshape(pair, (32, A, 2 << k)),)
+                pairs = pairs + (tl.reshape(pair, (THREADS, A, 2 << k)),)
             tiles = pairs
     return tiles[0]
 
@@ -138,13 +140,21 @@ def _both_ways(a, b, ahead, back, sum):
 
 
 @triton.jit
-def _place(h, w, d, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ACROSS: tl.constexpr, DOWN: tl.constexpr):
+def _place(
+    h,
+    w,
+    d,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ACROSS: tl.constexpr,
+    DOWN: tl.constexpr,
+    LANES: tl.constexpr,
+):
     """Of each thread of a program: number, channel, and tile as column and row; whether all are whole.
 
-    `ACROSS` times `DOWN` tiles share the threads, which have as many channels of each as that leaves.
+    A program has `LANES` channels of `ACROSS` times `DOWN` tiles.
     """
-    LANES: tl.constexpr = 32 // (ACROSS * DOWN)
-    thread = _apart(32)
+    thread = _apart(LANES * ACROSS * DOWN)
     blocks = tl.cdiv(d, LANES)
     block = tl.program_id(0) % blocks
     group = tl.program_id(0) // blocks
@@ -157,7 +167,7 @@ def _place(h, w, d, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ACROSS: tl.conste
 
 @triton.jit
 def _partner(thread, t, DISTANCE: tl.constexpr):
-    """A tile's values `(32, lines)`, as the thread of the tile beside has them."""
+    """A tile's values `(threads, lines)`, as the thread of the tile beside has them."""
     other = (thread ^ DISTANCE)[:, None] + tl.zeros(t.shape, tl.int32)
     return tl.gather(t, other, 0)
 
@@ -223,6 +233,7 @@ def tile_states(
     WIDTH: tl.constexpr,
     ACROSS: tl.constexpr,
     DOWN: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     """What lines leave of a state, `(P, N, lines, d)`, and what they add to it, `(P, 2, N, lines, d)`.
 
@@ -230,8 +241,7 @@ def tile_states(
     follow each other along rows, then those of columns. `shared` pictures in a row have the same of the
     `sets` of parameters.
     """
-    LANES: tl.constexpr = 32 // (ACROSS * DOWN)
-    thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN)
+    thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN, LANES)
     picture = tl.program_id(1)
     inside = lane < d
     parameter = tl.minimum(picture // shared, sets - 1) * d + lane
@@ -454,10 +464,10 @@ def tile_outputs(
     WIDTH: tl.constexpr,
     ACROSS: tl.constexpr,
     DOWN: tl.constexpr,
+    LANES: tl.constexpr,
 ):
     """What the four orders give, with `D x`: `(P, h * w, d)`."""
-    LANES: tl.constexpr = 32 // (ACROSS * DOWN)
-    thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN)
+    thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN, LANES)
     picture = tl.program_id(1)
     inside = lane < d
     parameter = tl.minimum(picture // shared, sets - 1) * d + lane
@@ -481,7 +491,7 @@ def tile_outputs(
     of_columns = (i[:, None] * WIDTH + column) * down + j[:, None] // DOWN
     of_columns = (h * across + of_columns) * d + lane[:, None]
     skip = tl.load(D_ptr + parameter, mask=inside, other=0.0)
-    y = tl.zeros((32, HEIGHT, WIDTH), tl.float32)
+    y = tl.zeros((LANES * ACROSS * DOWN, HEIGHT, WIDTH), tl.float32)
     for n in range(N):
         a, b = _decay_and_input(
             x, delta_ptr, bias_ptr, A_ptr + n, B_ptr + n, inside, whole, rows, columns, SOFTPLUS

@@ -10,12 +10,13 @@ from diffmf_cli.scan.recurrence import scan_with
 
 NAME = "triton"
 WRITES_OUT = False
-LANES = 32
+LANES = 16
 STRETCH = 16
-TILE = 4, 8
+TILE = 8, 8
 TILE_OF_MANY = 4, 8
-TILES = 2, 2
-SEGMENT = 32  # lines
+TILES = 2, 1
+SEGMENT = 32  # lines that a program chains
+SEGMENTS = 32  # that it passes at once
 _LARGEST = 2**31  # the kernels count a picture's values in 32 bits
 
 
@@ -53,8 +54,8 @@ def _four_orders(a: Tensor, b: Tensor, start: Tensor) -> tuple[Tensor, Tensor]:
     a, b, start = a.contiguous(), b.contiguous(), start.contiguous()
     batch, h, w, m = a.shape
     states = a.new_empty(4, batch, h, w, m)
-    grid = (batch, 4, -(-m // LANES))
-    triton_kernels.forward[grid](a, b, start, states, h, w, m, LANES=LANES, STRETCH=STRETCH, num_warps=1)
+    grid = (batch, 4, -(-m // 32))
+    triton_kernels.forward[grid](a, b, start, states, h, w, m, LANES=32, STRETCH=STRETCH, num_warps=1)
     return states.sum(0), states
 
 
@@ -74,7 +75,7 @@ def _four_orders_backward(
     batch, h, w, m = a.shape
     grad_a, grad_b = torch.empty_like(states), torch.empty_like(states)
     grad_start = a.new_empty(4, batch, m)
-    grid = (batch, 4, -(-m // LANES))
+    grid = (batch, 4, -(-m // 32))
     triton_kernels.backward[grid](
         a,
         start,
@@ -86,7 +87,7 @@ def _four_orders_backward(
         h,
         w,
         m,
-        LANES=LANES,
+        LANES=32,
         STRETCH=STRETCH,
         num_warps=1,
     )
@@ -154,7 +155,6 @@ def scan_tiles(
     sets, _, n = A.shape
     height, width = TILE if n == 1 else TILE_OF_MANY
     across, down = TILES
-    lanes = 32 // (across * down)
     groups = _ceil_div(h, down * height) * _ceil_div(w, across * width)
     rows, columns = h * _ceil_div(w, across * width), w * _ceil_div(h, down * height)
     segments = _ceil_div(rows, SEGMENT) + _ceil_div(columns, SEGMENT)
@@ -166,14 +166,14 @@ def scan_tiles(
     chained = *lines, empty(n, segments), empty(2, n, segments)
     inputs = x, delta, delta if delta_bias is None else delta_bias, A, B
     sizes = h, w, sets, shared
-    kinds = {"d": d, "N": n, "SOFTPLUS": delta_bias is not None, "num_warps": 1}
-    tiles = {"HEIGHT": height, "WIDTH": width, "ACROSS": across, "DOWN": down}
+    kinds = {"d": d, "N": n, "SOFTPLUS": delta_bias is not None, "num_warps": LANES * across * down // 32}
+    tiles = {"HEIGHT": height, "WIDTH": width, "ACROSS": across, "DOWN": down, "LANES": LANES}
     chain = {"d": d, "N": n, "SEGMENT": SEGMENT, "num_warps": 1}
-    grid = groups * _ceil_div(d, lanes), pictures
+    grid = groups * _ceil_div(d, LANES), pictures
     by_segment = segments * _ceil_div(d, 32), pictures * n
     launch(triton_kernels.tile_states, grid, *inputs, *lines, *sizes, **kinds, **tiles)
     launch(triton_kernels.segment_states, by_segment, *chained, rows, columns, **chain)
-    chain |= {"SOFTPLUS": delta_bias is not None, "STRETCH": STRETCH}
+    chain |= {"SOFTPLUS": delta_bias is not None, "STRETCH": SEGMENTS}
     launch(triton_kernels.entering_states, by_segment, *inputs, *chained, rows, columns, *sizes, **chain)
     launch(triton_kernels.tile_outputs, grid, *inputs, C, D, lines[1], out, *sizes, **kinds, **tiles)
     return out

@@ -66,11 +66,6 @@ def _tile(n: int) -> int:
     return max(16, _power(n))
 
 
-def _depth(inputs: int) -> int:
-    """Input channels of a step of a convolution."""
-    return min(64, _tile(inputs))
-
-
 def _after_norm(norm: nn.Module, linear: nn.Linear) -> tuple[Tensor, Tensor]:
     """A linear layer's weight and bias with the affine part of the LayerNorm before it."""
     assert isinstance(norm, nn.LayerNorm)
@@ -153,10 +148,11 @@ class _Convolution:
             LEAKY=leaky,
             RESIDUAL=residual is not None,
             SHUFFLE=self.shuffle,
-            BK=_depth(inputs),
+            BK=_tile(inputs),
             BN=block,
             blocks=-(-outputs // block),
-            num_stages=1,  # or each of the nine loads would go around the nearest cache
+            AHEAD=outputs <= 16,
+            num_stages=1 if outputs <= 16 else 3,
         )
         return out
 
