@@ -1,9 +1,10 @@
-"""The scan without gradients as Triton kernels; see `triton_scan`.
+"""The scan as Triton kernels; see `triton_scan`.
 
-Each order is cut into chunks of tokens, walked by a program each: `chunk_states` finds what a
-chunk makes of the state that enters it, `entering_states` chains the chunks, `chunk_outputs` walks again with
-the true states. A chunk's tokens stay in registers, where both directions pass over them, and pixels are
-found by index: nothing is copied into another order.
+For inference a warp has tiles of a few rows and columns: each thread has one channel of a tile, all of whose
+tokens stay in its registers, where rows and columns are walked both ways. `tile_states` finds what each line
+of a tile, a part of a row or of a column, makes of the state that enters it; `segment_states` and
+`entering_states` chain the lines; `tile_outputs` walks again with the true states. Nothing is copied into
+another order.
 """
 
 import triton
@@ -14,10 +15,10 @@ import triton.language as tl
 def softplus(x):
     """`log(1 + exp(x))` with the digits of small results."""
     z = tl.exp2(-tl.abs(x) * 1.4426950408889634)
-    s = z / (2.0 + z)  # log(1 + z) is twice the inverse hyperbolic tangent of s, which is at most 1/3
-    q = s * s
-    series = q * (0.33333333 + q * (0.2 + q * (0.14285714 + q * (0.11111111 + q * 0.09090909))))
-    return tl.maximum(x, 0.0) + 2.0 * s * (1.0 + series)
+    # log(1 + z) / z for z from 0 to 1, to 2e-7.
+    series = 0.17745204 + z * (-0.10768117 + z * (0.044089238 - z * 0.0085390963))
+    series = 0.99999981 + z * (-0.49997405 + z * (0.33275478 + z * (-0.2449545 + z * series)))
+    return tl.maximum(x, 0.0) + z * series
 
 
 @triton.jit
@@ -27,28 +28,181 @@ def _step_size(delta, bias, SOFTPLUS: tl.constexpr):
 
 
 @triton.jit
-def _first(token, axis, h, w):
-    """Of a token along rows (axis 0) or columns: pixel, place in its line, line.
-
-    And what a line has of tokens, and how far apart its pixels are. All rows together are one line.
-    """
-    length = tl.where(axis == 1, h, h * w)
-    step = tl.where(axis == 1, w, 1)
-    place = token % length
-    line = token // length
-    return place * step + line, place, line, length, step
+def _apart(SIZE: tl.constexpr):
+    """A range that the compiler does not take for neighbours: it gives the first axis to the threads."""
+    return tl.max_contiguous(tl.arange(0, SIZE), 1)
 
 
 @triton.jit
-def _next(pixel, place, line, length, step):
-    """What `_first` tells, of the token after."""
-    ended = place + 1 == length
-    line = tl.where(ended, line + 1, line)
-    return tl.where(ended, line, pixel + step), tl.where(ended, 0, place + 1), line
+def _unstacked(t):
+    """A tile `(threads, A, B)` as B parts `(threads, A)`; a thread's values stay in its registers."""
+    THREADS: tl.constexpr = t.shape[0]
+    A: tl.constexpr = t.shape[1]
+    B: tl.constexpr = t.shape[2]
+    parts = (t,)
+    for k in tl.static_range(5):
+        if B >> k > 1:
+            halves = ()
+            for i in tl.static_range(1 << k):
+                half = tl.reshape(parts[i], (THREADS, A, 2, B >> (k + 1)))
+                halves = halves + tl.split(tl.permute(half, (0, 1, 3, 2)))
+            parts = halves
+    tiles = ()
+    for i in tl.static_range(B):
+        tiles = tiles + (tl.reshape(parts[i], (THREADS, A)),)
+    return tiles
 
 
-@triton.jit(do_not_specialize=("h", "w", "chunks", "shared"))
-def chunk_states(
+@triton.jit
+def _stacked(parts, A: tl.constexpr, B: tl.constexpr):
+    """What `_unstacked` took apart."""
+    THREADS: tl.constexpr = parts[0].shape[0]
+    tiles = ()
+    for i in tl.static_range(B):
+        tiles = tiles + (tl.reshape(parts[i], (THREADS, A, 1)),)
+    for k in tl.static_range(5):
+        if B >> k > 1:
+            pairs = ()
+            for i in tl.static_range(B >> (k + 1)):
+                pair = tl.permute(tl.join(tiles[2 * i], tiles[2 * i + 1]), (0, 1, 3, 2))
+                pairs = pairs + (tl.reshape(pair, (THREADS, A, 2 << k)),)
+            tiles = pairs
+    return tiles[0]
+
+
+@triton.jit
+def _summary(decay, ahead, back):
+    """Parts of lines, along the last axis, as one: what that leaves of a state and adds from each side."""
+    SIZE: tl.constexpr = decay.shape[2]
+    decay = _unstacked(decay)
+    ahead = _unstacked(ahead)
+    back = _unstacked(back)
+    kept = decay[0]
+    after = ahead[0]
+    before = back[0]
+    for i in tl.static_range(1, SIZE):
+        after = decay[i] * after + ahead[i]
+        before += kept * back[i]
+        kept *= decay[i]
+    return kept, after, before
+
+
+@triton.jit
+def _together(thread, decay, ahead, back, DISTANCE: tl.constexpr):
+    """Of two tiles, what the first one's thread should know: their lines as one."""
+    next_decay = _partner(thread, decay, DISTANCE)
+    next_ahead = _partner(thread, ahead, DISTANCE)
+    next_back = _partner(thread, back, DISTANCE)
+    return decay * next_decay, next_decay * ahead + next_ahead, back + decay * next_back
+
+
+@triton.jit
+def _entering(thread, a, b, ahead, back, DISTANCE: tl.constexpr):
+    """What enters each of two tiles' lines from each side, from what enters both."""
+    decay, own_ahead, own_back = _summary(a, b, b)
+    decay = _partner(thread, decay, DISTANCE)
+    second = ((thread & DISTANCE) > 0)[:, None]
+    from_first = decay * ahead + _partner(thread, own_ahead, DISTANCE)
+    from_second = decay * back + _partner(thread, own_back, DISTANCE)
+    return tl.where(second, from_first, ahead), tl.where(second, back, from_second)
+
+
+@triton.jit
+def _both_ways(a, b, ahead, back, sum):
+    """Adds the states of both orders along the last axis, from what enters from each side, to `sum`."""
+    OTHER: tl.constexpr = a.shape[1]
+    SIZE: tl.constexpr = a.shape[2]
+    a = _unstacked(a)
+    b = _unstacked(b)
+    if sum is not None:
+        sum = _unstacked(sum)
+    states = ()
+    for i in tl.static_range(SIZE):
+        ahead = a[i] * ahead + b[i]
+        states = states + (ahead if sum is None else sum[i] + ahead,)
+    sums = ()
+    for i in tl.static_range(1, SIZE + 1):
+        back = a[SIZE - i] * back + b[SIZE - i]
+        sums = (states[SIZE - i] + back,) + sums
+    return _stacked(sums, OTHER, SIZE)
+
+
+@triton.jit
+def _place(
+    h,
+    w,
+    d,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ACROSS: tl.constexpr,
+    DOWN: tl.constexpr,
+    LANES: tl.constexpr,
+):
+    """Of each thread of a program: number, channel, and tile as column and row; whether all are whole.
+
+    A program has `LANES` channels of `ACROSS` times `DOWN` tiles.
+    """
+    thread = _apart(LANES * ACROSS * DOWN)
+    blocks = tl.cdiv(d, LANES)
+    block = tl.program_id(0) % blocks
+    group = tl.program_id(0) // blocks
+    groups = tl.cdiv(w, WIDTH * ACROSS)
+    i = (group % groups) * ACROSS + thread // LANES % ACROSS
+    j = (group // groups) * DOWN + thread // (LANES * ACROSS)
+    whole = ((group % groups + 1) * ACROSS * WIDTH <= w) & ((group // groups + 1) * DOWN * HEIGHT <= h)
+    return thread, block * LANES + thread % LANES, i, j, whole & ((block + 1) * LANES <= d)
+
+
+@triton.jit
+def _partner(thread, t, DISTANCE: tl.constexpr):
+    """A tile's values `(threads, lines)`, as the thread of the tile beside has them."""
+    other = (thread ^ DISTANCE)[:, None] + tl.zeros(t.shape, tl.int32)
+    return tl.gather(t, other, 0)
+
+
+@triton.jit
+def _tile(ptr, row_step, column_step, row, column):
+    """Where the values of tiles lie that begin at `ptr`."""
+    return ptr[:, None, None] + (row * row_step)[:, :, None] + (column * column_step)[:, None, :]
+
+
+@triton.jit
+def _known(rows, columns):
+    """Which values of a tile lie in the picture."""
+    return rows[:, :, None] & columns[:, None, :]
+
+
+@triton.jit
+def _read(ptr, other, whole, rows, columns):
+    """Loads float32 values of tiles; a branch for whole ones spares most programs the masks."""
+    t = tl.load(ptr) if whole else tl.load(ptr, mask=_known(rows, columns), other=other)
+    return t.to(tl.float32)
+
+
+@triton.jit
+def _decay_and_input(
+    x,
+    delta_ptr,
+    bias_ptr,
+    A_ptr,
+    B_ptr,
+    inside,
+    whole,
+    rows,
+    columns,
+    SOFTPLUS: tl.constexpr,
+):
+    """What tokens leave of a state, and what they add to it; outside of the picture they change nothing."""
+    A = tl.load(A_ptr, mask=inside, other=0.0) * 1.4426950408889634
+    dt = _read(delta_ptr, -1e4 if SOFTPLUS else 0.0, whole, rows, columns)
+    if SOFTPLUS:
+        dt = softplus(dt + tl.load(bias_ptr, mask=inside, other=0.0)[:, None, None])
+    B = _read(B_ptr, 0.0, whole, rows, columns)
+    return tl.exp2(dt * A[:, None, None]), dt * x * B
+
+
+@triton.jit(do_not_specialize=("h", "w", "sets", "shared"))
+def tile_states(
     x_ptr,
     delta_ptr,
     bias_ptr,
@@ -58,74 +212,143 @@ def chunk_states(
     state_ptr,
     h,
     w,
-    chunks,
+    sets,
     shared,
     d: tl.constexpr,
     N: tl.constexpr,
-    SETS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
-    CHUNK: tl.constexpr,
-    ROWS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ACROSS: tl.constexpr,
+    DOWN: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """What each chunk leaves of a state, and what it adds: `(P, 2, N, chunks, d)`, `(P, 4, N, chunks, d)`.
+    """What lines leave of a state, `(P, N, lines, d)`, and what they add to it, `(P, 2, N, lines, d)`.
 
-    `shared` pictures in a row have the same of the `SETS` parameters.
+    A line is the part of a row or of a column that lies in one tile. First come those of rows, as tokens
+    follow each other along rows, then those of columns. `shared` pictures in a row have the same of the
+    `sets` of parameters.
     """
-    picture = tl.program_id(2)
-    axis = tl.program_id(1) % 2
-    chunk = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    lane = ((tl.program_id(1) // 2) * LANES + tl.arange(0, LANES))[None, :]
+    thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN, LANES)
+    picture = tl.program_id(1)
     inside = lane < d
-    tokens = h * w
-    chosen = tl.minimum(picture // shared, SETS - 1)
-    pixels = picture.to(tl.int64) * tokens
-    x_ptr += pixels * d
-    delta_ptr += pixels * d
-    B_ptr += pixels * N
-    bias = 0.0
-    if SOFTPLUS:
-        bias = tl.load(bias_ptr + chosen * d + lane, mask=inside, other=0.0)
-    pixel, place, line, length, step = _first(chunk * CHUNK, axis, h, w)
-    x = ()
-    dt = ()
-    where = ()
-    for u in tl.static_range(CHUNK):
-        valid = (chunk * CHUNK + u < tokens)[:, None] & inside
-        at = pixel[:, None] * d + lane
-        x = x + (tl.load(x_ptr + at, mask=valid, other=0.0).to(tl.float32),)
-        delta = tl.load(delta_ptr + at, mask=valid, other=0.0).to(tl.float32)
-        dt = dt + (tl.where(valid, _step_size(delta, bias, SOFTPLUS), 0.0),)
-        where = where + (pixel,)
-        pixel, place, line = _next(pixel, place, line, length, step)
+    parameter = tl.minimum(picture // shared, sets - 1) * d + lane
+    bias_ptr += parameter
+    A_ptr += parameter * N
+    row = _apart(HEIGHT)[None, :]
+    column = _apart(WIDTH)[None, :]
+    rows = inside[:, None] & (row < h - (j * HEIGHT)[:, None])
+    columns = inside[:, None] & (column < w - (i * WIDTH)[:, None])
+    start = picture.to(tl.int64) * h * w + j * HEIGHT * w + i * WIDTH
+    x_ptr = _tile(x_ptr + start * d + lane, w * d, d, row, column)
+    delta_ptr = _tile(delta_ptr + start * d + lane, w * d, d, row, column)
+    B_ptr = _tile(B_ptr + start * N, w * N, N, row, column)
+    x = _read(x_ptr, 0.0, whole, rows, columns)
+    across = tl.cdiv(w, WIDTH * ACROSS)
+    down = tl.cdiv(h, HEIGHT * DOWN)
+    lines = (h * across + w * down).to(tl.int64) * d
+    of_rows = ((j[:, None] * HEIGHT + row) * across + i[:, None] // ACROSS) * d + lane[:, None]
+    of_columns = (i[:, None] * WIDTH + column) * down + j[:, None] // DOWN
+    of_columns = (h * across + of_columns) * d + lane[:, None]
+    # The first of two tiles stores what they are together.
+    first_rows = rows & (i % ACROSS == 0)[:, None]
+    first_columns = columns & (j % DOWN == 0)[:, None]
     for n in range(N):
-        A = tl.load(A_ptr + (chosen * d + lane) * N + n, mask=inside, other=0.0) * 1.4426950408889634
-        decay = tl.full((ROWS, LANES), 1.0, tl.float32)
-        ahead = tl.zeros((ROWS, LANES), tl.float32)
-        back = tl.zeros((ROWS, LANES), tl.float32)
-        for u in tl.static_range(CHUNK):
-            B = tl.load(B_ptr + where[u] * N + n, mask=chunk * CHUNK + u < tokens, other=0.0).to(tl.float32)
-            a = tl.exp2(dt[u] * A)
-            b = dt[u] * x[u] * B[:, None]
-            ahead = a * ahead + b
-            back = back + decay * b
-            decay = decay * a
-        mask = (chunk < chunks)[:, None] & inside
-        summary = chunk[:, None] * d + lane
-        plane = ((picture.to(tl.int64) * 2 + axis) * N + n) * chunks * d
-        tl.store(decay_ptr + plane + summary, decay, mask=mask)
-        plane = ((picture.to(tl.int64) * 4 + 2 * axis) * N + n) * chunks * d
-        tl.store(state_ptr + plane + summary, ahead, mask=mask)
-        tl.store(state_ptr + plane + N * chunks * d + summary, back, mask=mask)
+        a, b = _decay_and_input(
+            x, delta_ptr, bias_ptr, A_ptr + n, B_ptr + n, inside, whole, rows, columns, SOFTPLUS
+        )
+        decays = decay_ptr + (picture * N + n) * lines
+        states = state_ptr + (picture * 2 * N + n) * lines
+        backs = states + N * lines
+        decay, ahead, back = _summary(a, b, b)
+        if ACROSS == 2:
+            decay, ahead, back = _together(thread, decay, ahead, back, LANES)
+        tl.store(decays + of_rows, decay, mask=first_rows)
+        tl.store(states + of_rows, ahead, mask=first_rows)
+        tl.store(backs + of_rows, back, mask=first_rows)
+        a = tl.permute(a, (0, 2, 1))
+        b = tl.permute(b, (0, 2, 1))
+        decay, ahead, back = _summary(a, b, b)
+        if DOWN == 2:
+            decay, ahead, back = _together(thread, decay, ahead, back, LANES * ACROSS)
+        tl.store(decays + of_columns, decay, mask=first_columns)
+        tl.store(states + of_columns, ahead, mask=first_columns)
+        tl.store(backs + of_columns, back, mask=first_columns)
 
 
 @triton.jit
-def _then(first_decay, first_state, decay, state):
-    """Two chunks in a row as one."""
-    return first_decay * decay, decay * first_state + state
+def _segment(rows, columns, d, SEGMENT: tl.constexpr):
+    """Of a program: channels, segment, its first line; the first segment and the end of lines of its kind."""
+    lane = (tl.program_id(0) % tl.cdiv(d, 32)) * 32 + _apart(32)
+    segment = tl.program_id(0) // tl.cdiv(d, 32)
+    of_rows = tl.cdiv(rows, SEGMENT)
+    among_rows = segment < of_rows
+    origin = tl.where(among_rows, 0, of_rows)
+    start = tl.where(among_rows, 0, rows) + (segment - origin) * SEGMENT
+    return lane, segment, start, origin, tl.where(among_rows, rows, rows + columns)
 
 
-@triton.jit(do_not_specialize=("h", "w", "chunks", "shared"))
+@triton.jit
+def _lines(decay_ptr, state_ptr, lane, start, end, planes, d, SEGMENT: tl.constexpr):
+    """Decay and both states of a segment's lines, `(32, 1, SEGMENT)`; those past the end change nothing."""
+    line = _apart(SEGMENT)[None, None, :]
+    mask = (line < end - start) & (lane < d)[:, None, None]
+    decay_ptr = (decay_ptr + start * d + lane)[:, None, None] + line * d
+    state_ptr = (state_ptr + start * d + lane)[:, None, None] + line * d
+    decay = tl.load(decay_ptr, mask=mask, other=1.0)
+    ahead = tl.load(state_ptr, mask=mask, other=0.0)
+    return decay, ahead, tl.load(state_ptr + planes, mask=mask, other=0.0)
+
+
+@triton.jit(do_not_specialize=("rows", "columns"))
+def segment_states(
+    decay_ptr,
+    state_ptr,
+    segment_decay_ptr,
+    segment_state_ptr,
+    rows,
+    columns,
+    d: tl.constexpr,
+    N: tl.constexpr,
+    SEGMENT: tl.constexpr,
+):
+    """What `tile_states` says of lines, of segments of so many lines that follow each other."""
+    lane, segment, start, _, end = _segment(rows, columns, d, SEGMENT)
+    segments = tl.cdiv(rows, SEGMENT) + tl.cdiv(columns, SEGMENT)
+    picture = (tl.program_id(1) // N).to(tl.int64)
+    n = tl.program_id(1) % N
+    lines = (rows + columns).to(tl.int64) * d
+    decay, ahead, back = _lines(
+        decay_ptr + (picture * N + n) * lines,
+        state_ptr + (picture * 2 * N + n) * lines,
+        lane,
+        start,
+        end,
+        N * lines,
+        d,
+        SEGMENT,
+    )
+    decay, ahead, back = _summary(decay, ahead, back)
+    at = segment * d + lane[:, None]
+    mask = (lane < d)[:, None]
+    tl.store(segment_decay_ptr + (picture * N + n) * segments * d + at, decay, mask=mask)
+    segment_state_ptr += (picture * 2 * N + n) * segments * d
+    tl.store(segment_state_ptr + at, ahead, mask=mask)
+    tl.store(segment_state_ptr + N * segments * d + at, back, mask=mask)
+
+
+@triton.jit
+def _start(x_ptr, delta_ptr, bias, rate, B_ptr, lane, inside, pixel, n, d, N, SOFTPLUS: tl.constexpr):
+    """The fixed point of an order's first token: `recurrence.start_states`."""
+    delta = tl.load(delta_ptr + pixel * d + lane, mask=inside, other=0.0).to(tl.float32)
+    decay = tl.maximum(_step_size(delta, bias, SOFTPLUS) * rate, 1e-12)
+    series = 1.0 + decay * (0.5 + decay * (0.083333333 - decay * decay * 0.0013888889))
+    x = tl.load(x_ptr + pixel * d + lane, mask=inside, other=0.0).to(tl.float32)
+    start = x * tl.load(B_ptr + pixel * N + n).to(tl.float32) / rate
+    return start * tl.where(decay < 0.3, series, decay / (1.0 - tl.exp(-decay)))
+
+
+@triton.jit(do_not_specialize=("h", "w", "rows", "columns", "sets", "shared"))
 def entering_states(
     x_ptr,
     delta_ptr,
@@ -134,84 +357,81 @@ def entering_states(
     B_ptr,
     decay_ptr,
     state_ptr,
+    segment_decay_ptr,
+    segment_state_ptr,
+    rows,
+    columns,
     h,
     w,
-    chunks,
+    sets,
     shared,
     d: tl.constexpr,
     N: tl.constexpr,
-    SETS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
-    GROUPS: tl.constexpr,
+    SEGMENT: tl.constexpr,
     STRETCH: tl.constexpr,
-    LANES: tl.constexpr,
 ):
-    """Puts the state that enters each chunk in place of the one that it adds.
+    """Puts the states that enter each line from each side in place of those that it adds.
 
-    A row of the tile chains the chunks of one group; the groups are chained by one scan over the rows.
+    A program chains the segments before its own and those behind it, `STRETCH` at a time, then its lines.
     """
-    block, order, picture = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    n = block % N
-    lane = (block // N) * LANES + tl.arange(0, LANES)
+    lane, segment, start, origin, end = _segment(rows, columns, d, SEGMENT)
+    segments = tl.cdiv(rows, SEGMENT) + tl.cdiv(columns, SEGMENT)
+    number = (tl.program_id(1) // N).to(tl.int64)
+    n = tl.program_id(1) % N
+    lines = (rows + columns).to(tl.int64) * d
+    decay_ptr += (number * N + n) * lines
+    state_ptr += (number * 2 * N + n) * lines
+    decay, ahead, back = _lines(decay_ptr, state_ptr, lane, start, end, N * lines, d, SEGMENT)
+    decay = _unstacked(decay)
+    ahead = _unstacked(ahead)
+    back = _unstacked(back)
+
+    picture = number
+    chosen = tl.minimum(picture // shared, sets - 1)
     inside = lane < d
-    chosen = tl.minimum(picture // shared, SETS - 1)
-    # The fixed point of the first token: `recurrence.start_states`.
-    pixel = picture.to(tl.int64) * h * w + tl.where(order % 2 == 1, h * w - 1, 0)
+    rate = -tl.load(A_ptr + (chosen * d + lane) * N + n, mask=inside, other=-1.0)
     bias = 0.0
     if SOFTPLUS:
         bias = tl.load(bias_ptr + chosen * d + lane, mask=inside, other=0.0)
-    delta = tl.load(delta_ptr + pixel * d + lane, mask=inside, other=0.0).to(tl.float32)
-    rate = -tl.load(A_ptr + (chosen * d + lane) * N + n, mask=inside, other=-1.0)
-    decay = tl.maximum(_step_size(delta, bias, SOFTPLUS) * rate, 1e-12)
-    series = 1.0 + decay * (0.5 + decay * (0.083333333 - decay * decay * 0.0013888889))
-    x = tl.load(x_ptr + pixel * d + lane, mask=inside, other=0.0).to(tl.float32)
-    start = x * tl.load(B_ptr + pixel * N + n).to(tl.float32) / rate
-    start *= tl.where(decay < 0.3, series, decay / (1.0 - tl.exp(-decay)))
-
-    decay_ptr += ((picture.to(tl.int64) * 2 + order // 2) * N + n) * chunks * d
-    state_ptr += ((picture.to(tl.int64) * 4 + order) * N + n) * chunks * d
-    group = tl.arange(0, GROUPS)
-    each = tl.cdiv(chunks, GROUPS)
-    # A row chains the group before its own, so that the scan's result is what enters its own.
-    state = tl.where(group[:, None] == 0, start[None, :], 0.0)
-    kept = tl.where(group[:, None] == 0, 0.0, 1.0) + tl.zeros((1, LANES), tl.float32)
-    for done in range(0, each, STRETCH):
-        decays = ()
-        states = ()
+    pixel = picture * h * w
+    after = _start(x_ptr, delta_ptr, bias, rate, B_ptr, lane, inside, pixel, n, d, N, SOFTPLUS)
+    pixel += h * w - 1
+    before = _start(x_ptr, delta_ptr, bias, rate, B_ptr, lane, inside, pixel, n, d, N, SOFTPLUS)
+    segment_decay_ptr += (number * N + n) * segments * d + lane
+    segment_state_ptr += (number * 2 * N + n) * segments * d + lane
+    segment_back_ptr = segment_state_ptr + N * segments * d
+    last = origin + (end - start + (segment - origin) * SEGMENT - 1) // SEGMENT
+    for done in range(0, tl.maximum(segment - origin, last - segment), STRETCH):
+        decay_after = segment_decay_ptr + (origin + done) * d
+        state_after = segment_state_ptr + (origin + done) * d
+        decay_before = segment_decay_ptr + (last - done) * d
+        state_before = segment_back_ptr + (last - done) * d
+        passed = ()
         for u in tl.static_range(STRETCH):
-            i = (group - 1) * each + done + u
-            valid = (group > 0) & (i < chunks) & (done + u < each)
-            i = tl.where(order % 2 == 1, chunks - 1 - i, i)
-            at = i[:, None] * d + lane[None, :]
-            mask = valid[:, None] & inside[None, :]
-            decays = decays + (tl.load(decay_ptr + at, mask=mask, other=1.0),)
-            states = states + (tl.load(state_ptr + at, mask=mask, other=0.0),)
+            mask = inside & (done + u < segment - origin)
+            kept = tl.load(decay_after + u * d, mask=mask, other=1.0)
+            passed = passed + ((kept, tl.load(state_after + u * d, mask=mask, other=0.0)),)
+            mask = inside & (done + u < last - segment)
+            kept = tl.load(decay_before - u * d, mask=mask, other=1.0)
+            passed = passed + ((kept, tl.load(state_before - u * d, mask=mask, other=0.0)),)
         for u in tl.static_range(STRETCH):
-            state = decays[u] * state + states[u]
-            kept = kept * decays[u]
-    kept, state = tl.associative_scan((kept, state), 0, _then)
-    for done in range(0, each, STRETCH):
-        decays = ()
-        states = ()
-        for u in tl.static_range(STRETCH):
-            i = group * each + done + u
-            valid = (i < chunks) & (done + u < each)
-            i = tl.where(order % 2 == 1, chunks - 1 - i, i)
-            at = i[:, None] * d + lane[None, :]
-            mask = valid[:, None] & inside[None, :]
-            decays = decays + (tl.load(decay_ptr + at, mask=mask, other=1.0),)
-            states = states + (tl.load(state_ptr + at, mask=mask, other=0.0),)
-        for u in tl.static_range(STRETCH):
-            i = group * each + done + u
-            valid = (i < chunks) & (done + u < each)
-            i = tl.where(order % 2 == 1, chunks - 1 - i, i)
-            mask = valid[:, None] & inside[None, :]
-            tl.store(state_ptr + i[:, None] * d + lane[None, :], state, mask=mask)
-            state = decays[u] * state + states[u]
+            after = passed[2 * u][0] * after + passed[2 * u][1]
+            before = passed[2 * u + 1][0] * before + passed[2 * u + 1][1]
+    after = after[:, None]
+    before = before[:, None]
+    ahead_ptr = state_ptr + start * d + lane[:, None]
+    back_ptr = ahead_ptr + N * lines
+    inside = inside[:, None]
+    for u in tl.static_range(SEGMENT):
+        tl.store(ahead_ptr + u * d, after, mask=inside & (u < end - start))
+        after = decay[u] * after + ahead[u]
+        tl.store(back_ptr + (SEGMENT - 1 - u) * d, before, mask=inside & (SEGMENT - 1 - u < end - start))
+        before = decay[SEGMENT - 1 - u] * before + back[SEGMENT - 1 - u]
 
 
-@triton.jit(do_not_specialize=("h", "w", "chunks", "shared"))
-def chunk_outputs(
+@triton.jit(do_not_specialize=("h", "w", "sets", "shared"))
+def tile_outputs(
     x_ptr,
     delta_ptr,
     bias_ptr,
@@ -223,82 +443,65 @@ def chunk_outputs(
     y_ptr,
     h,
     w,
-    chunks,
+    sets,
     shared,
     d: tl.constexpr,
     N: tl.constexpr,
-    SETS: tl.constexpr,
     SOFTPLUS: tl.constexpr,
-    FIRST: tl.constexpr,
-    ADD: tl.constexpr,
-    CHUNK: tl.constexpr,
-    ROWS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ACROSS: tl.constexpr,
+    DOWN: tl.constexpr,
     LANES: tl.constexpr,
 ):
-    """What the orders along rows give, with `D x`, and those along columns: `(axes, P, h * w, d)`.
-
-    The axes are those from `FIRST` on that the grid spans; `ADD` adds to what is there.
-    """
-    picture = tl.program_id(2)
-    blocks: tl.constexpr = (d + LANES - 1) // LANES
-    axis = FIRST + tl.program_id(1) // blocks
-    chunk = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    lane = ((tl.program_id(1) % blocks) * LANES + tl.arange(0, LANES))[None, :]
+    """What the four orders give, with `D x`: `(P, h * w, d)`."""
+    thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN, LANES)
+    picture = tl.program_id(1)
     inside = lane < d
-    tokens = h * w
-    chosen = tl.minimum(picture // shared, SETS - 1)
-    pixels = picture.to(tl.int64) * tokens
-    x_ptr += pixels * d
-    delta_ptr += pixels * d
-    B_ptr += pixels * N
-    C_ptr += pixels * N
-    y_ptr += (tl.num_programs(2).to(tl.int64) * (axis - FIRST) * tokens + pixels) * d
-    bias = 0.0
-    if SOFTPLUS:
-        bias = tl.load(bias_ptr + chosen * d + lane, mask=inside, other=0.0)
-    skip = tl.where(axis == 0, tl.load(D_ptr + chosen * d + lane, mask=inside, other=0.0), 0.0)
-    pixel, place, line, length, step = _first(chunk * CHUNK, axis, h, w)
-    x = ()
-    dt = ()
-    y = ()
-    where = ()
-    for u in tl.static_range(CHUNK):
-        valid = (chunk * CHUNK + u < tokens)[:, None] & inside
-        at = pixel[:, None] * d + lane
-        value = tl.load(x_ptr + at, mask=valid, other=0.0).to(tl.float32)
-        delta = tl.load(delta_ptr + at, mask=valid, other=0.0).to(tl.float32)
-        x = x + (value,)
-        y = y + (skip * value,)
-        dt = dt + (tl.where(valid, _step_size(delta, bias, SOFTPLUS), 0.0),)
-        where = where + (pixel,)
-        pixel, place, line = _next(pixel, place, line, length, step)
+    parameter = tl.minimum(picture // shared, sets - 1) * d + lane
+    bias_ptr += parameter
+    A_ptr += parameter * N
+    row = _apart(HEIGHT)[None, :]
+    column = _apart(WIDTH)[None, :]
+    rows = inside[:, None] & (row < h - (j * HEIGHT)[:, None])
+    columns = inside[:, None] & (column < w - (i * WIDTH)[:, None])
+    start = picture.to(tl.int64) * h * w + j * HEIGHT * w + i * WIDTH
+    x_ptr = _tile(x_ptr + start * d + lane, w * d, d, row, column)
+    delta_ptr = _tile(delta_ptr + start * d + lane, w * d, d, row, column)
+    y_ptr = _tile(y_ptr + start * d + lane, w * d, d, row, column)
+    B_ptr = _tile(B_ptr + start * N, w * N, N, row, column)
+    C_ptr = _tile(C_ptr + start * N, w * N, N, row, column)
+    x = _read(x_ptr, 0.0, whole, rows, columns)
+    across = tl.cdiv(w, WIDTH * ACROSS)
+    down = tl.cdiv(h, HEIGHT * DOWN)
+    lines = (h * across + w * down).to(tl.int64) * d
+    of_rows = ((j[:, None] * HEIGHT + row) * across + i[:, None] // ACROSS) * d + lane[:, None]
+    of_columns = (i[:, None] * WIDTH + column) * down + j[:, None] // DOWN
+    of_columns = (h * across + of_columns) * d + lane[:, None]
+    skip = tl.load(D_ptr + parameter, mask=inside, other=0.0)
+    y = tl.zeros((LANES * ACROSS * DOWN, HEIGHT, WIDTH), tl.float32)
     for n in range(N):
-        A = tl.load(A_ptr + (chosen * d + lane) * N + n, mask=inside, other=0.0) * 1.4426950408889634
-        mask = (chunk < chunks)[:, None] & inside
-        plane = ((picture.to(tl.int64) * 4 + 2 * axis) * N + n) * chunks * d
-        summary = chunk[:, None] * d + lane
-        state = tl.load(state_ptr + plane + summary, mask=mask, other=0.0)
-        back = tl.load(state_ptr + plane + N * chunks * d + summary, mask=mask, other=0.0)
-        a = ()
-        b = ()
-        states = ()
-        for u in tl.static_range(CHUNK):
-            B = tl.load(B_ptr + where[u] * N + n, mask=chunk * CHUNK + u < tokens, other=0.0).to(tl.float32)
-            a = a + (tl.exp2(dt[u] * A),)
-            b = b + (dt[u] * x[u] * B[:, None],)
-            state = a[u] * state + b[u]
-            states = states + (state,)
-        sums = ()
-        for v in tl.static_range(1, CHUNK + 1):
-            known = chunk * CHUNK + CHUNK - v < tokens
-            C = tl.load(C_ptr + where[CHUNK - v] * N + n, mask=known, other=0.0).to(tl.float32)
-            back = a[CHUNK - v] * back + b[CHUNK - v]
-            sums = (y[CHUNK - v] + (states[CHUNK - v] + back) * C[:, None],) + sums
-        y = sums
-    for u in tl.static_range(CHUNK):
-        valid = (chunk * CHUNK + u < tokens)[:, None] & inside
-        at = where[u][:, None] * d + lane
-        result = y[u]
-        if ADD:
-            result += tl.load(y_ptr + at, mask=valid, other=0.0).to(tl.float32)
-        tl.store(y_ptr + at, result, mask=valid)
+        a, b = _decay_and_input(
+            x, delta_ptr, bias_ptr, A_ptr + n, B_ptr + n, inside, whole, rows, columns, SOFTPLUS
+        )
+        states = state_ptr + (picture * 2 * N + n) * lines
+        backs = states + N * lines
+        ahead = tl.load(states + of_rows, mask=rows, other=0.0)
+        back = tl.load(backs + of_rows, mask=rows, other=0.0)
+        if ACROSS == 2:
+            ahead, back = _entering(thread, a, b, ahead, back, LANES)
+        sum = _both_ways(a, b, ahead, back, None)
+        ahead = tl.load(states + of_columns, mask=columns, other=0.0)
+        back = tl.load(backs + of_columns, mask=columns, other=0.0)
+        a = tl.permute(a, (0, 2, 1))
+        b = tl.permute(b, (0, 2, 1))
+        if DOWN == 2:
+            ahead, back = _entering(thread, a, b, ahead, back, LANES * ACROSS)
+        sum = tl.permute(_both_ways(a, b, ahead, back, tl.permute(sum, (0, 2, 1))), (0, 2, 1))
+        y += sum * _read(C_ptr + n, 0.0, whole, rows, columns)
+    x = _read(x_ptr, 0.0, whole, rows, columns)
+    y += skip[:, None, None] * x
+    if whole:
+        tl.store(y_ptr, y)
+    else:
+        tl.store(y_ptr, y, mask=_known(rows, columns))

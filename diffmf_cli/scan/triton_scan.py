@@ -10,11 +10,12 @@ from diffmf_cli.scan import torch_scan, triton_training
 
 NAME = "triton"
 WRITES_OUT = False
-LANES = 32
-STRETCH = 16
-CHUNK = 16  # tokens, which a program of the scan for inference keeps in registers
-ROWS = {"chunk_states": 2, "chunk_outputs": 2}  # chunks of a program: values of a thread
-GROUPS = 64  # of chunks, whose states are chained at once
+LANES = 16
+TILE = 8, 8
+TILE_OF_MANY = 4, 8
+TILES = 2, 1
+SEGMENT = 32  # lines that a program chains
+SEGMENTS = 32  # that it passes at once
 _LARGEST = 2**31  # the kernels count a picture's values in 32 bits
 
 
@@ -43,7 +44,7 @@ def unavailable(device: torch.device) -> str | None:
     return _missing()
 
 
-def scan_chunks(
+def scan_tiles(
     x: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -65,7 +66,7 @@ def scan_chunks(
         C: `(P, H, W, n)`.
         D: `(sets, d)` float32.
         delta_bias: `(sets, d)` float32.
-        out: `(P, H, W, d)`, or `(2, P, H, W, d)` for the orders along rows and those along columns apart.
+        out: `(P, H, W, d)`.
         shared: maps in a row that have the same parameters.
 
     Returns:
@@ -75,38 +76,29 @@ def scan_chunks(
 
     pictures, h, w, d = x.shape
     sets, _, n = A.shape
-    chunks, blocks = _ceil_div(h * w, CHUNK), _ceil_div(d, LANES)
-    decay = x.new_empty(pictures, 2, n, chunks, d, dtype=torch.float32)
-    states = x.new_empty(pictures, 4, n, chunks, d, dtype=torch.float32)
-    bias = delta if delta_bias is None else delta_bias
-    sizes = (h, w, chunks, shared)
-    kinds = {"d": d, "N": n, "SETS": sets, "SOFTPLUS": delta_bias is not None}
-    inputs = (x, delta, bias, A, B)
+    height, width = TILE if n == 1 else TILE_OF_MANY
+    across, down = TILES
+    groups = _ceil_div(h, down * height) * _ceil_div(w, across * width)
+    rows, columns = h * _ceil_div(w, across * width), w * _ceil_div(h, down * height)
+    segments = _ceil_div(rows, SEGMENT) + _ceil_div(columns, SEGMENT)
 
-    def walk(kernel: Any, axes: int, *arguments: Any, **constants: Any) -> None:
-        rows = ROWS[kernel.fn.__name__]
-        grid = (_ceil_div(chunks, rows), axes * blocks, pictures)
-        tile = {"CHUNK": CHUNK, "ROWS": rows, "LANES": LANES, "num_warps": 1}
-        launch(kernel, grid, *inputs, *arguments, *sizes, **kinds, **constants, **tile)
+    def empty(*shape: int) -> Tensor:
+        return torch.empty(pictures, *shape, d, device=x.device, dtype=torch.float32)
 
-    walk(triton_kernels.chunk_states, 2, decay, states)
-    launch(
-        triton_kernels.entering_states,
-        (n * _ceil_div(d, 16), 4, pictures),
-        *inputs,
-        decay,
-        states,
-        *sizes,
-        **kinds,
-        GROUPS=GROUPS,
-        STRETCH=4,
-        LANES=16,
-    )
-    if out.ndim == 5:
-        walk(triton_kernels.chunk_outputs, 2, C, D, states, out, FIRST=0, ADD=False)
-    else:
-        for axis in range(2):
-            walk(triton_kernels.chunk_outputs, 1, C, D, states, out, FIRST=axis, ADD=axis == 1)
+    lines = empty(n, rows + columns), empty(2, n, rows + columns)  # decay and states
+    chained = *lines, empty(n, segments), empty(2, n, segments)
+    inputs = x, delta, delta if delta_bias is None else delta_bias, A, B
+    sizes = h, w, sets, shared
+    kinds = {"d": d, "N": n, "SOFTPLUS": delta_bias is not None, "num_warps": LANES * across * down // 32}
+    tiles = {"HEIGHT": height, "WIDTH": width, "ACROSS": across, "DOWN": down, "LANES": LANES}
+    chain = {"d": d, "N": n, "SEGMENT": SEGMENT, "num_warps": 1}
+    grid = groups * _ceil_div(d, LANES), pictures
+    by_segment = segments * _ceil_div(d, 32), pictures * n
+    launch(triton_kernels.tile_states, grid, *inputs, *lines, *sizes, **kinds, **tiles)
+    launch(triton_kernels.segment_states, by_segment, *chained, rows, columns, **chain)
+    chain |= {"SOFTPLUS": delta_bias is not None, "STRETCH": SEGMENTS}
+    launch(triton_kernels.entering_states, by_segment, *inputs, *chained, rows, columns, *sizes, **chain)
+    launch(triton_kernels.tile_outputs, grid, *inputs, C, D, lines[1], out, *sizes, **kinds, **tiles)
     return out
 
 
@@ -121,4 +113,4 @@ def selective_scan_2d(
         return triton_training.selective_scan_2d(*arguments)
     x, delta, B, C = (t.contiguous() for t in (x, delta, B, C))
     A, D, delta_bias = (t.float().contiguous() for t in (A, D, delta_bias))
-    return scan_chunks(x, delta, A[None], B, C, D[None], delta_bias[None], torch.empty_like(x), len(x))
+    return scan_tiles(x, delta, A[None], B, C, D[None], delta_bias[None], torch.empty_like(x), len(x))

@@ -52,13 +52,15 @@ with torch.no_grad():
 print("agreed")
 """
 
-# Chunks of 16 tokens: several, a ragged last one, lines shorter than a chunk, and lanes that are not full.
+# Tiles of 8x8, two of which share a warp: several, ragged ones, one without a partner, lanes that are not
+# full; few lines are chained at once, so that several rounds are needed.
 INFERENCE = """
 import torch
 from diffmf_cli.scan import reference, triton_scan
 
 torch.manual_seed(0)
-cases = ((1, 7, 9, 5), 1, 0), ((1, 1, 1, 3), 1, -60), ((2, 1, 20, 33), 1, -9), ((1, 13, 1, 4), 3, 0)
+triton_scan.SEGMENT, triton_scan.SEGMENTS = 4, 2
+cases = ((1, 9, 18, 5), 1, 0), ((1, 1, 1, 3), 1, -60), ((2, 1, 20, 17), 1, -9), ((1, 13, 1, 4), 3, 0)
 for shape, n, shift in cases:
     batch, h, w, d = shape
     x, delta = torch.randn(2, *shape)
@@ -75,7 +77,7 @@ for shape, n, shift in cases:
 x, delta = torch.randn(2, 3, 5, 6, 4)
 B, C = torch.randn(2, 3, 5, 6, 1)
 A, D, bias = -torch.rand(2, 4, 1) - 0.5, torch.randn(2, 4), torch.randn(2, 4) - 3
-got = triton_scan.scan_chunks(x, delta, A, B, C, D, bias, torch.empty(2, 3, 5, 6, 4), 1).sum(0)
+got = triton_scan.scan_tiles(x, delta, A, B, C, D, bias, torch.empty(3, 5, 6, 4), 1)
 for i, chosen in enumerate((0, 1, 1)):
     one = [t[i : i + 1].double() for t in (x, delta, B, C)]
     own = [t[chosen].double() for t in (A, D, bias)]

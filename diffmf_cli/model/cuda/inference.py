@@ -1,4 +1,4 @@
-"""`DiffMF` on a CUDA device: about eighty launches of our Triton kernels, replayed as one CUDA graph.
+"""`DiffMF` on a CUDA device: ninety launches of our Triton kernels, replayed as one CUDA graph.
 
 Computes what `network.DiffMF` computes, in another order where that is the same: LayerNorm's affine parts,
 the blocks' gains and the decoder's first layer are folded into the weights beside them; maps that go through
@@ -8,6 +8,7 @@ blocks of one shape go through one launch; levels of the spatial exchange run si
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import gcd
 from threading import Lock
 from typing import Any
 
@@ -17,12 +18,13 @@ from triton.runtime.errors import OutOfResources
 
 from diffmf_cli.model.cuda import kernels
 from diffmf_cli.model.network import MARGIN, MULTIPLE, ChannelExchange, Config, Conv3x3, DiffMF, VSSBlock
-from diffmf_cli.scan.triton_scan import launch, scan_chunks
+from diffmf_cli.scan.triton_scan import launch, scan_tiles
 
 _MOST_PIXELS = 2**25  # of a picture: more go through the network strip by strip
 _GRAPHS = 8  # of sizes that are kept
 _GRAPH_SHARE = 0.25  # of the device's memory that they may hold
 _RUN = 8  # pixels of a row that a depthwise convolution slides over
+_CHANNELS = 16  # of a program of it
 _WIDEST = 64  # width whose tiles fit into registers
 
 
@@ -32,7 +34,7 @@ TILES = {
     "convolve": (128, 4),
     "picture": (128, 4),
     "norm_and_project": (64, 4),
-    "depthwise": (128, 4),
+    "depthwise": (256, 4),
     "select": (64, 4),
     "finish": (64, 4),
     "guide": (64, 4),
@@ -54,14 +56,14 @@ def _double(t: Tensor | None) -> Tensor:
     return t.detach().double()
 
 
+def _power(n: int) -> int:
+    """The power of two that holds `n`."""
+    return 1 << (n - 1).bit_length()
+
+
 def _tile(n: int) -> int:
     """The power of two that holds `n`, as matrix products need it."""
-    return max(16, 1 << (n - 1).bit_length())
-
-
-def _depth(inputs: int) -> int:
-    """Input channels of a step of a convolution."""
-    return min(64, _tile(inputs))
+    return max(16, _power(n))
 
 
 def _after_norm(norm: nn.Module, linear: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -118,6 +120,7 @@ class _Convolution:
         sets, _, inputs, outputs = self.weight.shape
         batch, h, w = x.shape[1:4]
         block = min(64, _tile(outputs))
+        x_unit, out_unit = (gcd(16, *t.stride()[:2]) for t in (x, out))
         _launch(
             kernels.convolve,
             (h // self.stride) * (w // self.stride),
@@ -130,22 +133,26 @@ class _Convolution:
             h,
             w,
             batch,
-            x.stride(0),
-            x.stride(1),
-            out.stride(0),
-            out.stride(1),
+            x.stride(0) // x_unit,
+            x.stride(1) // x_unit,
+            out.stride(0) // out_unit,
+            out.stride(1) // out_unit,
             INPUTS=inputs,
             OUTPUTS=outputs,
             X_PIXEL=x.stride(3),
             OUT_PIXEL=out.stride(3),
+            X_UNIT=x_unit,
+            OUT_UNIT=out_unit,
             STRIDE=self.stride,
             SETS=sets,
             LEAKY=leaky,
             RESIDUAL=residual is not None,
             SHUFFLE=self.shuffle,
-            BK=_depth(inputs),
+            BK=_tile(inputs),
             BN=block,
             blocks=-(-outputs // block),
+            AHEAD=outputs <= 16,
+            num_stages=1 if outputs <= 16 else 3,
         )
         return out
 
@@ -181,8 +188,8 @@ class _Depthwise:
             DIFFERENCE=minus is not None,
             SILU=self.silu,
             RUN=_RUN,
-            BC=32,
-            blocks=-(-c // 32),
+            BC=_CHANNELS,
+            blocks=-(-c // _CHANNELS),
         )
         return out
 
@@ -281,8 +288,7 @@ class _Blocks:
             BN=32,
         )
         del projected
-        y = out.new_empty(2, pictures, h, w, d)
-        scan_chunks(values, steps, self.A, B, C, self.D, None, y, batch)
+        y = scan_tiles(values, steps, self.A, B, C, self.D, None, torch.empty_like(values), batch)
         _launch(
             kernels.finish,
             h * w,
@@ -398,7 +404,7 @@ class _ChannelExchange:
             BN=32,
         )
         mixed = self.conv(projected[..., c:], batch)
-        span = max(64, -(-tokens // (256 * 64)) * 64)
+        span = -(-tokens // (512 * 64)) * 64
         parts, entries = -(-tokens // span), c * state + 3 * c
         sums = x.new_empty(pictures, parts, entries, dtype=torch.float32)
         _launch(
@@ -597,8 +603,7 @@ class CudaInference:
                 except torch.cuda.OutOfMemoryError:
                     self._graphs.clear()  # what comes instead needs their memory
                     raise
-            for place, t in zip(graph.pictures, (ir, vis), strict=True):
-                place.copy_(t[:, 0])
+            torch.stack([ir[:, 0], vis[:, 0]], out=graph.pictures)
             graph.graph.replay()
             return graph.fused[:, None].clone()
 
@@ -679,11 +684,10 @@ class CudaInference:
             height,
             width,
             batch,
-            quarter,
             C=quarter,
             PIXEL=3 * quarter,
             MARGIN=MARGIN,
-            BC=_tile(quarter),
+            BC=_power(quarter),
         )
         half = self._stem_half(parts[1:], empty(2, batch, height // 2, width // 2, c // 2), leaky=True)
         h4, w4 = height // 4, width // 4
@@ -719,7 +723,7 @@ class CudaInference:
             width,
             C=quarter,
             MARGIN=MARGIN,
-            BC=_tile(quarter),
+            BC=_power(quarter),
         )
         return out
 

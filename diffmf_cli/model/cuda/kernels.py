@@ -62,6 +62,16 @@ def _neighbour(pixel, dy, dx, h, w):
 
 
 @triton.jit
+def _reflected(t, n):
+    """Place in a picture of `n` pixels of place `t` of the padded one, whose origin is the picture's."""
+    period = tl.maximum(2 * (n - 1), 1)
+    if n < 32:  # the padding is wider than the picture: whole periods go, and keep the dividend positive
+        t = (t + 32 * period) % period
+    t = tl.abs(t)
+    return tl.minimum(tl.minimum(t, period - t), n - 1)
+
+
+@triton.jit
 def _source(pixel, picture, batch, h, w, WIDE: tl.constexpr):
     """Row of the features that a pixel of a map shows.
 
@@ -89,14 +99,13 @@ def detail(
     height,
     width,
     batch,
-    out_set,
     C: tl.constexpr,
     PIXEL: tl.constexpr,
     MARGIN: tl.constexpr,
     BC: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """The stems' first convolution: pictures `(2 B, h, w)` -> `(B, height, width, PIXEL)` from a channel on.
+    """The stems' first convolution: pictures `(2 B, h, w)` -> 2 C channels of `(B, height, width, PIXEL)`.
 
     The padded picture of `height` x `width` is the given one, reflected.
     """
@@ -107,27 +116,56 @@ def detail(
     modality = picture // batch
     picture_ptr += picture.to(tl.int64) * h * w
     sum = tl.zeros((TOKENS, BC), tl.float32)
-    period_y = tl.maximum(2 * (h - 1), 1)
-    period_x = tl.maximum(2 * (w - 1), 1)
+    rows = ()
+    columns = ()
+    for i in tl.static_range(3):
+        y = tl.minimum(tl.maximum(pixel // width + i - 1, 0), height - 1)
+        x = tl.minimum(tl.maximum(pixel % width + i - 1, 0), width - 1)
+        rows = rows + (_reflected(y - MARGIN, h) * w,)
+        columns = columns + (_reflected(x - MARGIN, w),)
     for tap in tl.static_range(9):
-        y = tl.minimum(tl.maximum(pixel // width + tap // 3 - 1, 0), height - 1)
-        x = tl.minimum(tl.maximum(pixel % width + tap % 3 - 1, 0), width - 1)
-        # A whole number of periods keeps the dividend positive.
-        y = (y + period_y * MARGIN - MARGIN) % period_y
-        x = (x + period_x * MARGIN - MARGIN) % period_x
-        y = tl.minimum(tl.minimum(y, period_y - y), h - 1)
-        x = tl.minimum(tl.minimum(x, period_x - x), w - 1)
-        value = tl.load(picture_ptr + y * w + x, mask=pixel < height * width, other=0.0).to(tl.float32)
+        value = tl.load(picture_ptr + rows[tap // 3] + columns[tap % 3]).to(tl.float32)
         weight = tl.load(weight_ptr + (modality * 9 + tap) * C + channel, mask=inside, other=0.0)
         sum += value[:, None] * weight.to(tl.float32)[None, :]
     sum += tl.load(bias_ptr + modality * C + channel, mask=inside, other=0.0)[None, :]
     sum = tl.where(sum > 0, sum, 0.1 * sum)
     row = (picture % batch).to(tl.int64) * height * width + pixel
-    at = out_ptr + modality * out_set + row[:, None] * PIXEL + channel[None, :]
+    at = out_ptr + modality * C + row[:, None] * PIXEL + channel[None, :]
     tl.store(at, sum, mask=(pixel < height * width)[:, None] & inside[None, :])
 
 
-@triton.jit(do_not_specialize=("h", "w", "batch"))
+@triton.jit
+def _tap(
+    x_ptr,
+    weight_ptr,
+    tap,
+    y,
+    x,
+    inside,
+    output,
+    h,
+    w,
+    INPUTS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    X_PIXEL: tl.constexpr,
+    BK: tl.constexpr,
+):
+    """What a tap of nine multiplies: neighbours of pixels, with the border repeated, and weights."""
+    y = tl.minimum(tl.maximum(y + tap // 3 - 1, 0), h - 1)
+    x = tl.minimum(tl.maximum(x + tap % 3 - 1, 0), w - 1)
+    k = tl.arange(0, BK)
+    mask = inside[:, None] & (k < INPUTS)[None, :]
+    at = (y * w + x).to(tl.int64) * X_PIXEL
+    values = tl.load(x_ptr + at[:, None] + k[None, :], mask=mask, other=0.0)
+    weight = tl.load(
+        weight_ptr + (tap * INPUTS + k)[:, None] * OUTPUTS + output[None, :],
+        mask=(k < INPUTS)[:, None] & (output < OUTPUTS)[None, :],
+        other=0.0,
+    )
+    return values, weight
+
+
+@triton.jit(do_not_specialize=("h", "w", "batch", "x_set", "x_picture", "out_set", "out_picture"))
 def convolve(
     x_ptr,
     weight_ptr,
@@ -145,11 +183,14 @@ def convolve(
     OUTPUTS: tl.constexpr,
     X_PIXEL: tl.constexpr,
     OUT_PIXEL: tl.constexpr,
+    X_UNIT: tl.constexpr,
+    OUT_UNIT: tl.constexpr,
     STRIDE: tl.constexpr,
     SETS: tl.constexpr,
     LEAKY: tl.constexpr,
     RESIDUAL: tl.constexpr,
     SHUFFLE: tl.constexpr,
+    AHEAD: tl.constexpr,
     BK: tl.constexpr,
     BN: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -157,8 +198,9 @@ def convolve(
     """A 3x3 convolution of maps of `h` x `w`, with what may follow it.
 
     `x_set`, `x_picture` and `X_PIXEL` are the distances between maps of two sets, two pictures and two
-    pixels; likewise those of the output. `SHUFFLE` puts each quarter of the outputs, of which the pixel
-    shuffle takes every fourth, at one of the four pixels that a pixel becomes.
+    pixels; likewise those of the output. The first two count in units, from which the compiler knows how
+    values are aligned. `SHUFFLE` puts each quarter of the outputs, of which the pixel shuffle takes every
+    fourth, at one of the four pixels that a pixel becomes.
     """
     pixel = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     picture = tl.program_id(1)
@@ -166,26 +208,30 @@ def convolve(
     out_h = h // STRIDE
     out_w = w // STRIDE
     output = tl.program_id(2) * BN + tl.arange(0, BN)
-    x_ptr += (picture // batch).to(tl.int64) * x_set + (picture % batch).to(tl.int64) * x_picture
-    start = (picture // batch).to(tl.int64) * out_set + (picture % batch).to(tl.int64) * out_picture
+    number = (picture % batch).to(tl.int64)
+    own = (picture // batch).to(tl.int64)
+    x_ptr += (own * x_set + number * x_picture) * X_UNIT
+    start = (own * out_set + number * out_picture) * OUT_UNIT
     out_ptr += start
     residual_ptr += start
     weight_ptr += chosen * (9 * INPUTS * OUTPUTS)
     inside = pixel < out_h * out_w
     sum = tl.zeros((TOKENS, BN), tl.float32)
-    for tap in range(9):
-        at = STRIDE * (pixel // out_w) * w + STRIDE * (pixel % out_w)
-        at = _neighbour(at, tap // 3 - 1, tap % 3 - 1, h, w).to(tl.int64) * X_PIXEL
-        for first in tl.static_range(0, INPUTS, BK):
-            k = first + tl.arange(0, BK)
-            mask = inside[:, None] & (k < INPUTS)[None, :]
-            x = tl.load(x_ptr + at[:, None] + k[None, :], mask=mask, other=0.0)
-            weight = tl.load(
-                weight_ptr + (tap * INPUTS + k)[:, None] * OUTPUTS + output[None, :],
-                mask=(k < INPUTS)[:, None] & (output < OUTPUTS)[None, :],
-                other=0.0,
+    y = STRIDE * (pixel // out_w)
+    x = STRIDE * (pixel % out_w)
+    if AHEAD:
+        values, weight = _tap(x_ptr, weight_ptr, 0, y, x, inside, output, h, w, INPUTS, OUTPUTS, X_PIXEL, BK)
+        for tap in range(1, 9):
+            after = _tap(x_ptr, weight_ptr, tap, y, x, inside, output, h, w, INPUTS, OUTPUTS, X_PIXEL, BK)
+            sum = _dot(values, weight, sum)
+            values, weight = after
+        sum = _dot(values, weight, sum)
+    else:
+        for tap in range(9):
+            values, weight = _tap(
+                x_ptr, weight_ptr, tap, y, x, inside, output, h, w, INPUTS, OUTPUTS, X_PIXEL, BK
             )
-            sum = _dot(x, weight, sum)
+            sum = _dot(values, weight, sum)
     sum += tl.load(bias_ptr + chosen * OUTPUTS + output, mask=output < OUTPUTS, other=0.0)[None, :]
     if LEAKY:
         sum = tl.where(sum > 0, sum, 0.1 * sum)
@@ -283,24 +329,16 @@ def norm_and_project(
 
 
 @triton.jit
-def _column(
-    x_ptr, x, above, row, below, channel, known, PIXEL: tl.constexpr, DIFFERENCE: tl.constexpr, other
-):
+def _column(rows, mask, x, PIXEL: tl.constexpr, DIFFERENCE: tl.constexpr, other):
     """Three pixels of a column, of one map or of the difference of two."""
-    mask = known & (above >= 0)[:, None]
-    at = (above + x).to(tl.int64)[:, None] * PIXEL + channel
-    first = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
-    if DIFFERENCE:
-        first -= tl.load(x_ptr + other + at, mask=mask, other=0.0).to(tl.float32)
-    at = (row + x).to(tl.int64)[:, None] * PIXEL + channel
-    second = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
-    if DIFFERENCE:
-        second -= tl.load(x_ptr + other + at, mask=mask, other=0.0).to(tl.float32)
-    at = (below + x).to(tl.int64)[:, None] * PIXEL + channel
-    third = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
-    if DIFFERENCE:
-        third -= tl.load(x_ptr + other + at, mask=mask, other=0.0).to(tl.float32)
-    return first, second, third
+    column = ()
+    for i in tl.static_range(3):
+        at = rows[i] + (x * PIXEL)[:, None]
+        value = tl.load(at, mask=mask, other=0.0).to(tl.float32)
+        if DIFFERENCE:
+            value -= tl.load(at + other, mask=mask, other=0.0).to(tl.float32)
+        column = column + (value,)
+    return column
 
 
 @triton.jit(do_not_specialize=("h", "w", "batch"))
@@ -342,23 +380,24 @@ def depthwise(
     for tap in tl.static_range(9):
         weight = weight + (tl.load(weight_ptr + tap * C, mask=known, other=0.0),)
     bias = tl.load(bias_ptr + chosen * C + channel, mask=known, other=0.0)
-    row = tl.where(y < h, y * w, -1)
-    above = tl.where(y < h, tl.maximum(y - 1, 0) * w, -1)
-    below = tl.where(y < h, tl.minimum(y + 1, h - 1) * w, -1)
-    left = _column(
-        x_ptr, tl.maximum(start - 1, 0), above, row, below, channel, known, PIXEL, DIFFERENCE, other
-    )
-    centre = _column(x_ptr, start, above, row, below, channel, known, PIXEL, DIFFERENCE, other)
+    mask = known & (y < h)[:, None]
+    rows = ()
+    for i in tl.static_range(3):
+        row = tl.minimum(tl.maximum(y + i - 1, 0), h - 1).to(tl.int64) * w
+        rows = rows + (x_ptr + row[:, None] * PIXEL + channel,)
+    left = _column(rows, mask, tl.maximum(start - 1, 0), PIXEL, DIFFERENCE, other)
+    centre = _column(rows, mask, start, PIXEL, DIFFERENCE, other)
+    out_ptr += (y.to(tl.int64) * w + start)[:, None] * C + channel
     for u in tl.static_range(RUN):
-        right = tl.minimum(start + u + 1, w - 1)
-        right = _column(x_ptr, right, above, row, below, channel, known, PIXEL, DIFFERENCE, other)
+        right = _column(rows, mask, tl.minimum(start + u + 1, w - 1), PIXEL, DIFFERENCE, other)
         sum = bias
-        for i in tl.static_range(3):
-            sum += weight[3 * i] * left[i] + weight[3 * i + 1] * centre[i] + weight[3 * i + 2] * right[i]
+        for i in tl.static_range(3):  # one after the other, as products that are added
+            sum += weight[3 * i] * left[i]
+            sum += weight[3 * i + 1] * centre[i]
+            sum += weight[3 * i + 2] * right[i]
         if SILU:
             sum = _silu(sum)
-        at = (row + start + u).to(tl.int64)[:, None] * C + channel
-        tl.store(out_ptr + at, sum, mask=known & ((y < h) & (start + u < w))[:, None])
+        tl.store(out_ptr + u * C, sum, mask=mask & (start + u < w)[:, None])
         left = centre
         centre = right
 
@@ -438,7 +477,7 @@ def finish(
     BH: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """A block after its scan: gate, projection, residual, and its FFN; `y` `(2, P, L, d)` -> `(P, L, C)`.
+    """A block after its scan: gate, projection, residual, and its FFN; `y` `(P, L, d)` -> `(P, L, C)`.
 
     Gains are in the weights of the projections, affine parts of LayerNorms in those that follow them.
     """
@@ -457,14 +496,12 @@ def finish(
     normed = _normed(x, mask, C)
     x += tl.load(out_bias_ptr + chosen * C + channel, mask=channel < C, other=0.0)[None, :]
 
-    other = tl.num_programs(1).to(tl.int64) * h * w * d
     mean = tl.zeros((TOKENS,), tl.float32)
     squares = tl.zeros((TOKENS,), tl.float32)
     for start in range(0, d, BD):  # mean and variance of what was seen and of the next block, put together
         known = (start + inner < d)[None, :]
         at = row[:, None] * d + start + inner[None, :]
         y = tl.load(y_ptr + at, mask=inside[:, None] & known, other=0.0).to(tl.float32)
-        y += tl.load(y_ptr + other + at, mask=inside[:, None] & known, other=0.0).to(tl.float32)
         count = tl.minimum(d - start, BD)
         difference = tl.sum(y, 1) / count - mean
         y = tl.where(known, y - (mean + difference)[:, None], 0.0)
@@ -483,7 +520,6 @@ def finish(
         at = row[:, None] * d + start + inner[None, :]
         both = inside[:, None] & known[None, :]
         y = tl.load(y_ptr + at, mask=both, other=0.0).to(tl.float32)
-        y += tl.load(y_ptr + other + at, mask=both, other=0.0).to(tl.float32)
         y = (y - mean[:, None]) * scale[:, None]
         y *= tl.load(norm_ptr + chosen * d + start + inner, mask=known, other=0.0)[None, :]
         y += tl.load(norm_bias_ptr + chosen * d + start + inner, mask=known, other=0.0)[None, :]
@@ -591,21 +627,21 @@ def exchange_sums(
     gain = tl.load(norm_ptr + modality * C + channel, mask=known, other=0.0)[None, :]
     shift = tl.load(norm_bias_ptr + modality * C + channel, mask=known, other=0.0)[None, :]
     products = tl.zeros((BC, STATE), tl.float32)
-    weights = tl.zeros((BC,), tl.float32)
-    total = tl.zeros((BC,), tl.float32)
-    largest = tl.full((BC,), float("-inf"), tl.float32)
+    weights = tl.zeros((TOKENS, BC), tl.float32)  # summed over the pixels at the end
+    total = tl.zeros((TOKENS, BC), tl.float32)
+    largest = tl.full((TOKENS, BC), float("-inf"), tl.float32)
     for start in range(tl.program_id(0) * span, tl.minimum((tl.program_id(0) + 1) * span, tokens), TOKENS):
         pixel = start + tl.arange(0, TOKENS)
         inside = pixel < tl.minimum((tl.program_id(0) + 1) * span, tokens)
         mask = inside[:, None] & known[None, :]
         features = tl.load(x_ptr + (own + pixel)[:, None] * C + channel[None, :], mask=mask, other=0.0)
         features = _normed(features.to(tl.float32), mask, C) * gain + shift
-        total += tl.sum(tl.where(mask, features, 0.0), 0)
-        largest = tl.maximum(largest, tl.max(tl.where(mask, features, float("-inf")), 0))
+        total += tl.where(mask, features, 0.0)
+        largest = tl.maximum(largest, tl.where(mask, features, float("-inf")))
         at = (own + pixel)[:, None] * PROJECTED + (2 * C + 2 * STATE + channel // HEAD)[None, :]
         weight = softplus(tl.load(projected_ptr + at, mask=mask, other=0.0).to(tl.float32)) * rate[None, :]
         weight = tl.where(mask, weight, 0.0)
-        weights += tl.sum(weight, 0)
+        weights += weight
         x = tl.load(mixed_ptr + (own + pixel)[:, None] * mixed + channel[None, :], mask=mask, other=0.0)
         at = (others + pixel)[:, None] * mixed + (C + state)[None, :]
         B = tl.load(mixed_ptr + at, mask=inside[:, None], other=0.0)
@@ -614,9 +650,9 @@ def exchange_sums(
     sums_ptr += (picture.to(tl.int64) * tl.num_programs(0) + tl.program_id(0)) * size
     at = channel[:, None] * STATE + state[None, :]
     tl.store(sums_ptr + at, products, mask=known[:, None])
-    tl.store(sums_ptr + C * STATE + channel, weights, mask=known)
-    tl.store(sums_ptr + C * STATE + C + channel, total, mask=known)
-    tl.store(sums_ptr + C * STATE + 2 * C + channel, largest, mask=known)
+    tl.store(sums_ptr + C * STATE + channel, tl.sum(weights, 0), mask=known)
+    tl.store(sums_ptr + C * STATE + C + channel, tl.sum(total, 0), mask=known)
+    tl.store(sums_ptr + C * STATE + 2 * C + channel, tl.max(largest, 0), mask=known)
 
 
 @triton.jit(do_not_specialize=("parts",))
@@ -625,16 +661,16 @@ def exchange_totals(sums_ptr, total_ptr, parts, C: tl.constexpr, STATE: tl.const
     size: tl.constexpr = C * STATE + 3 * C
     picture = tl.program_id(1).to(tl.int64)
     entry = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK,), tl.float32)
-    largest = tl.full((BLOCK,), float("-inf"), tl.float32)
-    for start in range(0, parts, 64):
-        part = start + tl.arange(0, 64)
+    total = tl.zeros((128, BLOCK), tl.float32)
+    largest = tl.full((128, BLOCK), float("-inf"), tl.float32)
+    for start in range(0, parts, 128):
+        part = start + tl.arange(0, 128)
         mask = (part < parts)[:, None] & (entry < size)[None, :]
         at = (picture * parts + part)[:, None] * size + entry[None, :]
         value = tl.load(sums_ptr + at, mask=mask, other=0.0)
-        total += tl.sum(value, 0)
-        largest = tl.maximum(largest, tl.max(tl.where(mask, value, float("-inf")), 0))
-    total = tl.where(entry < C * STATE + 2 * C, total, largest)
+        total += value
+        largest = tl.maximum(largest, tl.where(mask, value, float("-inf")))
+    total = tl.where(entry < C * STATE + 2 * C, tl.sum(total, 0), tl.max(largest, 0))
     tl.store(total_ptr + picture * size + entry, total, mask=entry < size)
 
 
@@ -658,7 +694,8 @@ def exchange_weights(
     channel = tl.arange(0, BC)
     known = channel < C
     both = known[:, None] & known[None, :]
-    hidden = tl.load(widen_bias_ptr + channel, mask=known, other=0.0)
+    # All that is read from memory is asked for before anything is summed up.
+    hidden = tl.zeros((BC, BC), tl.float32)
     for part in tl.static_range(4):
         at = (part % 2 * batch + number) * size + C * STATE + (1 + part // 2) * C
         pooled = tl.load(total_ptr + at + channel, mask=known, other=0.0)
@@ -667,11 +704,15 @@ def exchange_weights(
         weight = tl.load(
             widen_ptr + (part * C + channel)[:, None] * C + channel[None, :], mask=both, other=0.0
         )
-        hidden += tl.sum(pooled[:, None] * weight, 0)
-    hidden = _gelu(hidden)
+        hidden += pooled[:, None] * weight
+    narrow = ()
     for modality in tl.static_range(2):
         at = channel[:, None] * (2 * C) + modality * C + channel[None, :]
-        omega = tl.sum(hidden[:, None] * tl.load(narrow_ptr + at, mask=both, other=0.0), 0)
+        narrow = narrow + (tl.load(narrow_ptr + at, mask=both, other=0.0),)
+    hidden = tl.sum(hidden, 0) + tl.load(widen_bias_ptr + channel, mask=known, other=0.0)
+    hidden = _gelu(hidden)
+    for modality in tl.static_range(2):
+        omega = tl.sum(hidden[:, None] * narrow[modality], 0)
         omega += tl.load(narrow_bias_ptr + modality * C + channel, mask=known, other=0.0)
         tl.store(out_ptr + (modality * batch + number) * C + channel, 2.0 * _sigmoid(omega), mask=known)
 

@@ -9,8 +9,10 @@ import torch
 from diffmf_cli import scan
 from diffmf_cli.model.cuda.inference import CudaInference
 from diffmf_cli.model.network import Config, DiffMF
+from diffmf_cli.scan import triton_scan
 
 torch.manual_seed(0)
+triton_scan.SEGMENT = 4
 network = DiffMF(Config(width=16, extraction=1)).eval().requires_grad_(False)
 for name, parameter in network.named_parameters():
     if "gain_" in name:
