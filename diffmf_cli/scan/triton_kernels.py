@@ -1,10 +1,9 @@
 """The scan as Triton kernels; see `triton_scan`.
 
-For inference a warp has tiles of a few rows and columns: each thread has one channel of a tile, all of whose
-tokens stay in its registers, where rows and columns are walked both ways. `tile_states` finds what each line
-of a tile, a part of a row or of a column, makes of the state that enters it; `segment_states` and
-`entering_states` chain the lines; `tile_outputs` walks again with the true states. Nothing is copied into
-another order.
+For inference each order is cut into chunks of tokens, walked by a program each: `chunk_states` finds what a
+chunk makes of the state that enters it, `entering_states` chains the chunks, `chunk_outputs` walks again with
+the true states. A chunk's tokens stay in registers, where both directions pass over them, and pixels are
+found by index: nothing is copied into another order.
 """
 
 import triton
@@ -35,8 +34,7 @@ def _apart(SIZE: tl.constexpr):
 
 @triton.jit
 def _unstacked(t):
-    """A tile `(threads, A, B)` as B parts `(threads, A)`; a thread's values stay in its registers."""
-    THREADS: tl.constexpr = t.shape[0]
+    """A tile `(32, A, B)` as B parts `(32, A)`; all of a thread's values stay in its registers."""
     A: tl.constexpr = t.shape[1]
     B: tl.constexpr = t.shape[2]
     parts = (t,)
@@ -44,35 +42,34 @@ def _unstacked(t):
         if B >> k > 1:
             halves = ()
             for i in tl.static_range(1 << k):
-                half = tl.reshape(parts[i], (THREADS, A, 2, B >> (k + 1)))
+                half = tl.reshape(parts[i], (32, A, 2, B >> (k + 1)))
                 halves = halves + tl.split(tl.permute(half, (0, 1, 3, 2)))
             parts = halves
     tiles = ()
     for i in tl.static_range(B):
-        tiles = tiles + (tl.reshape(parts[i], (THREADS, A)),)
+        tiles = tiles + (tl.reshape(parts[i], (32, A)),)
     return tiles
 
 
 @triton.jit
 def _stacked(parts, A: tl.constexpr, B: tl.constexpr):
     """What `_unstacked` took apart."""
-    THREADS: tl.constexpr = parts[0].shape[0]
     tiles = ()
     for i in tl.static_range(B):
-        tiles = tiles + (tl.reshape(parts[i], (THREADS, A, 1)),)
+        tiles = tiles + (tl.reshape(parts[i], (32, A, 1)),)
     for k in tl.static_range(5):
         if B >> k > 1:
             pairs = ()
             for i in tl.static_range(B >> (k + 1)):
                 pair = tl.permute(tl.join(tiles[2 * i], tiles[2 * i + 1]), (0, 1, 3, 2))
-                pairs = pairs + (tl.reshape(pair, (THREADS, A, 2 << k)),)
+                pairs = pairs + (tl.reshape(pair, (32, A, 2 << k)),)
             tiles = pairs
     return tiles[0]
 
 
 @triton.jit
 def _summary(decay, ahead, back):
-    """Parts of lines, along the last axis, as one: what that leaves of a state and adds from each side."""
+    """Parts of lines, along the last axis, as one: what it leaves of a state and adds to it from each side."""
     SIZE: tl.constexpr = decay.shape[2]
     decay = _unstacked(decay)
     ahead = _unstacked(ahead)
@@ -128,34 +125,28 @@ def _both_ways(a, b, ahead, back, sum):
 
 
 @triton.jit
-def _place(
-    h,
-    w,
-    d,
-    HEIGHT: tl.constexpr,
-    WIDTH: tl.constexpr,
-    ACROSS: tl.constexpr,
-    DOWN: tl.constexpr,
-    LANES: tl.constexpr,
-):
-    """Of each thread of a program: number, channel, and tile as column and row; whether all are whole.
+def _place(h, w, d, HEIGHT: tl.constexpr, WIDTH: tl.constexpr, ACROSS: tl.constexpr, DOWN: tl.constexpr):
+    """Of each thread of a program: number, channel, and tile as column and row.
 
-    A program has `LANES` channels of `ACROSS` times `DOWN` tiles.
+    `ACROSS` times `DOWN` tiles share the threads, which have as many channels of each as that leaves.
     """
-    thread = _apart(LANES * ACROSS * DOWN)
+    LANES: tl.constexpr = 32 // (ACROSS * DOWN)
+    thread = _apart(32)
     blocks = tl.cdiv(d, LANES)
-    block = tl.program_id(0) % blocks
+    lane = (tl.program_id(0) % blocks) * LANES + thread % LANES
     group = tl.program_id(0) // blocks
     groups = tl.cdiv(w, WIDTH * ACROSS)
     i = (group % groups) * ACROSS + thread // LANES % ACROSS
     j = (group // groups) * DOWN + thread // (LANES * ACROSS)
-    whole = ((group % groups + 1) * ACROSS * WIDTH <= w) & ((group // groups + 1) * DOWN * HEIGHT <= h)
-    return thread, block * LANES + thread % LANES, i, j, whole & ((block + 1) * LANES <= d)
+    whole = (group % groups + 1) * ACROSS * WIDTH <= w
+    whole &= (group // groups + 1) * DOWN * HEIGHT <= h
+    whole &= (tl.program_id(0) % blocks + 1) * LANES <= d
+    return thread, lane, i, j, whole
 
 
 @triton.jit
 def _partner(thread, t, DISTANCE: tl.constexpr):
-    """A tile's values `(threads, lines)`, as the thread of the tile beside has them."""
+    """A tile's values `(32, lines)`, as the thread of the tile beside has them."""
     other = (thread ^ DISTANCE)[:, None] + tl.zeros(t.shape, tl.int32)
     return tl.gather(t, other, 0)
 
@@ -167,15 +158,19 @@ def _tile(ptr, row_step, column_step, row, column):
 
 
 @triton.jit
-def _known(rows, columns):
+def _known(inside, i, j, row, column, h, w, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
     """Which values of a tile lie in the picture."""
-    return rows[:, :, None] & columns[:, None, :]
+    known = inside[:, None, None] & (column < w - (i * WIDTH)[:, None])[:, None, :]
+    return known & (row < h - (j * HEIGHT)[:, None])[:, :, None]
 
 
 @triton.jit
-def _read(ptr, other, whole, rows, columns):
-    """Loads float32 values of tiles; a branch for whole ones spares most programs the masks."""
-    t = tl.load(ptr) if whole else tl.load(ptr, mask=_known(rows, columns), other=other)
+def _read(ptr, other, whole, inside, i, j, row, column, h, w, HEIGHT: tl.constexpr, WIDTH: tl.constexpr):
+    """Loads float32 values of tiles; `whole` ones without the mask."""
+    if whole:
+        t = tl.load(ptr)
+    else:
+        t = tl.load(ptr, mask=_known(inside, i, j, row, column, h, w, HEIGHT, WIDTH), other=other)
     return t.to(tl.float32)
 
 
@@ -186,19 +181,19 @@ def _decay_and_input(
     bias_ptr,
     A_ptr,
     B_ptr,
-    inside,
-    whole,
-    rows,
-    columns,
+    parameter,
+    n,
+    whole, inside, i, j, row, column, h, w, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
+    N: tl.constexpr,
     SOFTPLUS: tl.constexpr,
 ):
-    """What tokens leave of a state, and what they add to it; outside of the picture they change nothing."""
-    A = tl.load(A_ptr, mask=inside, other=0.0) * 1.4426950408889634
-    dt = _read(delta_ptr, -1e4 if SOFTPLUS else 0.0, whole, rows, columns)
+    """What a tile's tokens leave of a state, and what they add to it."""
+    A = tl.load(A_ptr + parameter * N + n, mask=inside, other=0.0) * 1.4426950408889634
+    delta = _read(delta_ptr, -1e4 if SOFTPLUS else 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
     if SOFTPLUS:
-        dt = softplus(dt + tl.load(bias_ptr, mask=inside, other=0.0)[:, None, None])
-    B = _read(B_ptr, 0.0, whole, rows, columns)
-    return tl.exp2(dt * A[:, None, None]), dt * x * B
+        delta = softplus(delta + tl.load(bias_ptr + parameter, mask=inside, other=0.0)[:, None, None])
+    B = _read(B_ptr + n, 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
+    return tl.exp2(delta * A[:, None, None]), delta * x * B
 
 
 @triton.jit(do_not_specialize=("h", "w", "sets", "shared"))
@@ -221,20 +216,18 @@ def tile_states(
     WIDTH: tl.constexpr,
     ACROSS: tl.constexpr,
     DOWN: tl.constexpr,
-    LANES: tl.constexpr,
 ):
     """What lines leave of a state, `(P, N, lines, d)`, and what they add to it, `(P, 2, N, lines, d)`.
 
     A line is the part of a row or of a column that lies in one tile. First come those of rows, as tokens
-    follow each other along rows, then those of columns. `shared` pictures in a row have the same of the
-    `sets` of parameters.
+    follow each other along rows, then those of columns. `shared`
+    pictures in a row have the same of the `sets` of parameters.
     """
-    thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN, LANES)
+    LANES: tl.constexpr = 32 // (ACROSS * DOWN)
+    thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN)
     picture = tl.program_id(1)
+    chosen = tl.minimum(picture // shared, sets - 1)
     inside = lane < d
-    parameter = tl.minimum(picture // shared, sets - 1) * d + lane
-    bias_ptr += parameter
-    A_ptr += parameter * N
     row = _apart(HEIGHT)[None, :]
     column = _apart(WIDTH)[None, :]
     rows = inside[:, None] & (row < h - (j * HEIGHT)[:, None])
@@ -243,7 +236,7 @@ def tile_states(
     x_ptr = _tile(x_ptr + start * d + lane, w * d, d, row, column)
     delta_ptr = _tile(delta_ptr + start * d + lane, w * d, d, row, column)
     B_ptr = _tile(B_ptr + start * N, w * N, N, row, column)
-    x = _read(x_ptr, 0.0, whole, rows, columns)
+    x = _read(x_ptr, 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
     across = tl.cdiv(w, WIDTH * ACROSS)
     down = tl.cdiv(h, HEIGHT * DOWN)
     lines = (h * across + w * down).to(tl.int64) * d
@@ -251,34 +244,36 @@ def tile_states(
     of_columns = (i[:, None] * WIDTH + column) * down + j[:, None] // DOWN
     of_columns = (h * across + of_columns) * d + lane[:, None]
     # The first of two tiles stores what they are together.
-    first_rows = rows & (i % ACROSS == 0)[:, None]
-    first_columns = columns & (j % DOWN == 0)[:, None]
+    rows = rows & (i % ACROSS == 0)[:, None]
+    columns = columns & (j % DOWN == 0)[:, None]
     for n in range(N):
         a, b = _decay_and_input(
-            x, delta_ptr, bias_ptr, A_ptr + n, B_ptr + n, inside, whole, rows, columns, SOFTPLUS
+            x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH, N, SOFTPLUS
         )
-        decays = decay_ptr + (picture * N + n) * lines
-        states = state_ptr + (picture * 2 * N + n) * lines
+        plane = (tl.program_id(1) * N + n) * lines
+        decays = decay_ptr + plane
+        plane = (tl.program_id(1) * 2 * N + n) * lines
+        states = state_ptr + plane
         backs = states + N * lines
         decay, ahead, back = _summary(a, b, b)
         if ACROSS == 2:
             decay, ahead, back = _together(thread, decay, ahead, back, LANES)
-        tl.store(decays + of_rows, decay, mask=first_rows)
-        tl.store(states + of_rows, ahead, mask=first_rows)
-        tl.store(backs + of_rows, back, mask=first_rows)
+        tl.store(decays + of_rows, decay, mask=rows)
+        tl.store(states + of_rows, ahead, mask=rows)
+        tl.store(backs + of_rows, back, mask=rows)
         a = tl.permute(a, (0, 2, 1))
         b = tl.permute(b, (0, 2, 1))
         decay, ahead, back = _summary(a, b, b)
         if DOWN == 2:
             decay, ahead, back = _together(thread, decay, ahead, back, LANES * ACROSS)
-        tl.store(decays + of_columns, decay, mask=first_columns)
-        tl.store(states + of_columns, ahead, mask=first_columns)
-        tl.store(backs + of_columns, back, mask=first_columns)
+        tl.store(decays + of_columns, decay, mask=columns)
+        tl.store(states + of_columns, ahead, mask=columns)
+        tl.store(backs + of_columns, back, mask=columns)
 
 
 @triton.jit
 def _segment(rows, columns, d, SEGMENT: tl.constexpr):
-    """Of a program: channels, segment, its first line; the first segment and the end of lines of its kind."""
+    """Of a program: channels, segment, its first line; and the first segment and the end of its lines' kind."""
     lane = (tl.program_id(0) % tl.cdiv(d, 32)) * 32 + _apart(32)
     segment = tl.program_id(0) // tl.cdiv(d, 32)
     of_rows = tl.cdiv(rows, SEGMENT)
@@ -452,15 +447,13 @@ def tile_outputs(
     WIDTH: tl.constexpr,
     ACROSS: tl.constexpr,
     DOWN: tl.constexpr,
-    LANES: tl.constexpr,
 ):
     """What the four orders give, with `D x`: `(P, h * w, d)`."""
-    thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN, LANES)
+    LANES: tl.constexpr = 32 // (ACROSS * DOWN)
+    thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN)
     picture = tl.program_id(1)
+    chosen = tl.minimum(picture // shared, sets - 1)
     inside = lane < d
-    parameter = tl.minimum(picture // shared, sets - 1) * d + lane
-    bias_ptr += parameter
-    A_ptr += parameter * N
     row = _apart(HEIGHT)[None, :]
     column = _apart(WIDTH)[None, :]
     rows = inside[:, None] & (row < h - (j * HEIGHT)[:, None])
@@ -471,20 +464,21 @@ def tile_outputs(
     y_ptr = _tile(y_ptr + start * d + lane, w * d, d, row, column)
     B_ptr = _tile(B_ptr + start * N, w * N, N, row, column)
     C_ptr = _tile(C_ptr + start * N, w * N, N, row, column)
-    x = _read(x_ptr, 0.0, whole, rows, columns)
+    x = _read(x_ptr, 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
     across = tl.cdiv(w, WIDTH * ACROSS)
     down = tl.cdiv(h, HEIGHT * DOWN)
     lines = (h * across + w * down).to(tl.int64) * d
     of_rows = ((j[:, None] * HEIGHT + row) * across + i[:, None] // ACROSS) * d + lane[:, None]
     of_columns = (i[:, None] * WIDTH + column) * down + j[:, None] // DOWN
     of_columns = (h * across + of_columns) * d + lane[:, None]
-    skip = tl.load(D_ptr + parameter, mask=inside, other=0.0)
-    y = tl.zeros((LANES * ACROSS * DOWN, HEIGHT, WIDTH), tl.float32)
+    skip = tl.load(D_ptr + chosen * d + lane, mask=inside, other=0.0)
+    y = tl.zeros((32, HEIGHT, WIDTH), tl.float32)
     for n in range(N):
         a, b = _decay_and_input(
-            x, delta_ptr, bias_ptr, A_ptr + n, B_ptr + n, inside, whole, rows, columns, SOFTPLUS
+            x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH, N, SOFTPLUS
         )
-        states = state_ptr + (picture * 2 * N + n) * lines
+        plane = (tl.program_id(1) * 2 * N + n) * lines
+        states = state_ptr + plane
         backs = states + N * lines
         ahead = tl.load(states + of_rows, mask=rows, other=0.0)
         back = tl.load(backs + of_rows, mask=rows, other=0.0)
@@ -498,10 +492,10 @@ def tile_outputs(
         if DOWN == 2:
             ahead, back = _entering(thread, a, b, ahead, back, LANES * ACROSS)
         sum = tl.permute(_both_ways(a, b, ahead, back, tl.permute(sum, (0, 2, 1))), (0, 2, 1))
-        y += sum * _read(C_ptr + n, 0.0, whole, rows, columns)
-    x = _read(x_ptr, 0.0, whole, rows, columns)
+        y += sum * _read(C_ptr + n, 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
+    x = _read(x_ptr, 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
     y += skip[:, None, None] * x
     if whole:
         tl.store(y_ptr, y)
     else:
-        tl.store(y_ptr, y, mask=_known(rows, columns))
+        tl.store(y_ptr, y, mask=_known(inside, i, j, row, column, h, w, HEIGHT, WIDTH))

@@ -10,12 +10,11 @@ from diffmf_cli.scan import torch_scan, triton_training
 
 NAME = "triton"
 WRITES_OUT = False
-LANES = 16
+STRETCH = 16
 TILE = 8, 8
 TILE_OF_MANY = 4, 8
 TILES = 2, 1
-SEGMENT = 32  # lines that a program chains
-SEGMENTS = 32  # that it passes at once
+SEGMENT = 32  # lines
 _LARGEST = 2**31  # the kernels count a picture's values in 32 bits
 
 
@@ -78,6 +77,7 @@ def scan_tiles(
     sets, _, n = A.shape
     height, width = TILE if n == 1 else TILE_OF_MANY
     across, down = TILES
+    lanes = 32 // (across * down)
     groups = _ceil_div(h, down * height) * _ceil_div(w, across * width)
     rows, columns = h * _ceil_div(w, across * width), w * _ceil_div(h, down * height)
     segments = _ceil_div(rows, SEGMENT) + _ceil_div(columns, SEGMENT)
@@ -89,14 +89,14 @@ def scan_tiles(
     chained = *lines, empty(n, segments), empty(2, n, segments)
     inputs = x, delta, delta if delta_bias is None else delta_bias, A, B
     sizes = h, w, sets, shared
-    kinds = {"d": d, "N": n, "SOFTPLUS": delta_bias is not None, "num_warps": LANES * across * down // 32}
-    tiles = {"HEIGHT": height, "WIDTH": width, "ACROSS": across, "DOWN": down, "LANES": LANES}
+    kinds = {"d": d, "N": n, "SOFTPLUS": delta_bias is not None, "num_warps": 1}
+    tiles = {"HEIGHT": height, "WIDTH": width, "ACROSS": across, "DOWN": down}
     chain = {"d": d, "N": n, "SEGMENT": SEGMENT, "num_warps": 1}
-    grid = groups * _ceil_div(d, LANES), pictures
+    grid = groups * _ceil_div(d, lanes), pictures
     by_segment = segments * _ceil_div(d, 32), pictures * n
     launch(triton_kernels.tile_states, grid, *inputs, *lines, *sizes, **kinds, **tiles)
     launch(triton_kernels.segment_states, by_segment, *chained, rows, columns, **chain)
-    chain |= {"SOFTPLUS": delta_bias is not None, "STRETCH": SEGMENTS}
+    chain |= {"SOFTPLUS": delta_bias is not None, "STRETCH": STRETCH}
     launch(triton_kernels.entering_states, by_segment, *inputs, *chained, rows, columns, *sizes, **chain)
     launch(triton_kernels.tile_outputs, grid, *inputs, C, D, lines[1], out, *sizes, **kinds, **tiles)
     return out

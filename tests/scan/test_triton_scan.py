@@ -59,7 +59,7 @@ import torch
 from diffmf_cli.scan import reference, triton_scan
 
 torch.manual_seed(0)
-triton_scan.SEGMENT, triton_scan.SEGMENTS = 4, 2
+triton_scan.SEGMENT, triton_scan.STRETCH = 4, 2
 cases = ((1, 9, 18, 5), 1, 0), ((1, 1, 1, 3), 1, -60), ((2, 1, 20, 17), 1, -9), ((1, 13, 1, 4), 3, 0)
 for shape, n, shift in cases:
     batch, h, w, d = shape

@@ -1,4 +1,4 @@
-"""`DiffMF` on a CUDA device: ninety launches of our Triton kernels, replayed as one CUDA graph.
+"""`DiffMF` on a CUDA device: about eighty launches of our Triton kernels, replayed as one CUDA graph.
 
 Computes what `network.DiffMF` computes, in another order where that is the same: LayerNorm's affine parts,
 the blocks' gains and the decoder's first layer are folded into the weights beside them; maps that go through
@@ -64,6 +64,11 @@ def _power(n: int) -> int:
 def _tile(n: int) -> int:
     """The power of two that holds `n`, as matrix products need it."""
     return max(16, _power(n))
+
+
+def _depth(inputs: int) -> int:
+    """Input channels of a step of a convolution."""
+    return min(64, _tile(inputs))
 
 
 def _after_norm(norm: nn.Module, linear: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -148,11 +153,10 @@ class _Convolution:
             LEAKY=leaky,
             RESIDUAL=residual is not None,
             SHUFFLE=self.shuffle,
-            BK=_tile(inputs),
+            BK=_depth(inputs),
             BN=block,
             blocks=-(-outputs // block),
-            AHEAD=outputs <= 16,
-            num_stages=1 if outputs <= 16 else 3,
+            num_stages=1,  # or each of the nine loads would go around the nearest cache
         )
         return out
 
