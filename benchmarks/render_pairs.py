@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import cv2
-import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 
@@ -33,8 +32,8 @@ def main() -> None:
     for scene in SCENES:
         for seed, seconds in ((7, 0.0), (8, 2.5)):
             ir, vis = render(scene, SIZE, seed, seconds)
-            for y in np.linspace(60, SIZE[1] - WINDOW[1] - 60, 3, dtype=int):
-                for x in np.linspace(0, SIZE[0] - WINDOW[0], 5, dtype=int):
+            for y in range(60, 601, 270):  # below is road
+                for x in range(0, SIZE[0] - WINDOW[0] + 1, 275):
                     rows, columns = slice(y, y + WINDOW[1]), slice(x, x + WINDOW[0])
                     name = f"{number:03}.png"
                     cv2.imwrite(str(folder / "ir" / name), ir[rows, columns])

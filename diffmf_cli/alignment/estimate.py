@@ -30,7 +30,7 @@ _COARSE, FINE = 240, 480  # pixels of the longer side of the infrared picture wh
 
 # What decides; tuned on RoadScene train by benchmarks/alignment.py, which docs/alignment.md explains.
 _SURE_LEAD = 0.25  # of the best place over the next other one, relative to its own correlation
-_LEAST_LEAD = 0.15
+_LEAST_LEAD = 0.2
 _LEAST_SCORE = 0.15
 _LEAST_GAIN = 0.25  # over the pair as it is, relative to its own correlation
 _LEAST_MOVE = 0.004  # of the diagonal
