@@ -69,7 +69,7 @@ def _stacked(parts, A: tl.constexpr, B: tl.constexpr):
 
 @triton.jit
 def _summary(decay, ahead, back):
-    """Parts of lines, along the last axis, as one: what it leaves of a state and adds to it from each side."""
+    """Parts of lines, along the last axis, as one: what it leaves of a state and adds to it, each side."""
     SIZE: tl.constexpr = decay.shape[2]
     decay = _unstacked(decay)
     ahead = _unstacked(ahead)
@@ -183,7 +183,16 @@ def _decay_and_input(
     B_ptr,
     parameter,
     n,
-    whole, inside, i, j, row, column, h, w, HEIGHT: tl.constexpr, WIDTH: tl.constexpr,
+    whole,
+    inside,
+    i,
+    j,
+    row,
+    column,
+    h,
+    w,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
     N: tl.constexpr,
     SOFTPLUS: tl.constexpr,
 ):
@@ -248,7 +257,25 @@ def tile_states(
     columns = columns & (j % DOWN == 0)[:, None]
     for n in range(N):
         a, b = _decay_and_input(
-            x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH, N, SOFTPLUS
+            x,
+            delta_ptr,
+            bias_ptr,
+            A_ptr,
+            B_ptr,
+            chosen * d + lane,
+            n,
+            whole,
+            inside,
+            i,
+            j,
+            row,
+            column,
+            h,
+            w,
+            HEIGHT,
+            WIDTH,
+            N,
+            SOFTPLUS,
         )
         plane = (tl.program_id(1) * N + n) * lines
         decays = decay_ptr + plane
@@ -273,7 +300,7 @@ def tile_states(
 
 @triton.jit
 def _segment(rows, columns, d, SEGMENT: tl.constexpr):
-    """Of a program: channels, segment, its first line; and the first segment and the end of its lines' kind."""
+    """Of a program: channels, segment, its first line; the first segment and the end of its lines' kind."""
     lane = (tl.program_id(0) % tl.cdiv(d, 32)) * 32 + _apart(32)
     segment = tl.program_id(0) // tl.cdiv(d, 32)
     of_rows = tl.cdiv(rows, SEGMENT)
@@ -475,7 +502,25 @@ def tile_outputs(
     y = tl.zeros((32, HEIGHT, WIDTH), tl.float32)
     for n in range(N):
         a, b = _decay_and_input(
-            x, delta_ptr, bias_ptr, A_ptr, B_ptr, chosen * d + lane, n, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH, N, SOFTPLUS
+            x,
+            delta_ptr,
+            bias_ptr,
+            A_ptr,
+            B_ptr,
+            chosen * d + lane,
+            n,
+            whole,
+            inside,
+            i,
+            j,
+            row,
+            column,
+            h,
+            w,
+            HEIGHT,
+            WIDTH,
+            N,
+            SOFTPLUS,
         )
         plane = (tl.program_id(1) * 2 * N + n) * lines
         states = state_ptr + plane

@@ -45,11 +45,11 @@ def test_contrast_of_the_better_picture_stays(model, scenes, scene):
     ir, vis = scenes[scene]
     sources = [local_contrast(p) for p in (ir, vis)]
     fused = local_contrast(model.fuse(ir, vis))
-    # `lite` in the black scene: 10.70 beside 10.78.
+    # `base` in the black scene: 10.70 beside 10.78.
     assert fused.mean() >= 0.99 * max(s.mean() for s in sources)
     # And nearly everywhere, not in the mean alone: lost windows have less than half of what there was.
     better = np.maximum(*sources)
-    textured = better > 3
+    textured = better > 4  # twice what sensor noise gives in the infrared sky
     assert (fused[textured] < better[textured] / 2).mean() < 0.08
     assert (fused[textured] / better[textured]).mean() > 0.85
 

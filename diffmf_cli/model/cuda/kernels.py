@@ -105,7 +105,7 @@ def detail(
     BC: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """The stems' first convolution: pictures `(2 B, h, w)` -> `(B, height, width, PIXEL)`, 2 C channels of it.
+    """The stems' first convolution: pictures `(2 B, h, w)` -> `(B, height, width, PIXEL)`, 2 C channels.
 
     The padded picture of `height` x `width` is the given one, reflected.
     """
