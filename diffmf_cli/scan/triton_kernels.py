@@ -1,9 +1,9 @@
 """The scan as Triton kernels; see `triton_scan`.
 
-For inference each order is cut into chunks of tokens, walked by a program each: `chunk_states` finds what a
-chunk makes of the state that enters it, `entering_states` chains the chunks, `chunk_outputs` walks again with
-the true states. A chunk's tokens stay in registers, where both directions pass over them, and pixels are
-found by index: nothing is copied into another order.
+For inference the map is cut into tiles, whose values stay in registers while rows and columns are walked both
+ways. `tile_states` finds what each line of a tile makes of the states that enter it, `segment_states` and
+`entering_states` chain the lines, `tile_outputs` walks again with the true states. Pixels are found by index:
+nothing is copied into another order.
 """
 
 import triton
