@@ -78,6 +78,14 @@ class Config:
 SIZES = {"lite": Config(width=32), "base": Config(width=64)}
 
 
+def border_repeated(x: Tensor) -> Tensor:
+    """`(B, C, h, w)` -> `(B, C, h + 2, w + 2)`: the outermost pixels once more."""
+    if x.is_cuda:  # there F.pad forgets channels_last, and its gradient is not deterministic
+        x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
+        return torch.cat([x[..., :1], x, x[..., -1:]], 3)
+    return F.pad(x, [1] * 4, mode="replicate")
+
+
 class Conv3x3(nn.Conv2d):
     """3x3 convolution that repeats the border (own): zeros there would give a constant picture a frame."""
 
@@ -85,12 +93,7 @@ class Conv3x3(nn.Conv2d):
         super().__init__(inputs, outputs, 3, stride=stride, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda:  # there F.pad forgets channels_last, and its gradient is not deterministic
-            x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
-            x = torch.cat([x[..., :1], x, x[..., -1:]], 3)
-        else:
-            x = F.pad(x, [1] * 4, mode="replicate")
-        return super().forward(x)
+        return super().forward(border_repeated(x))
 
 
 def _last(conv: nn.Module, x: Tensor) -> Tensor:
@@ -561,4 +564,16 @@ def _halved(x: Tensor) -> Tensor:
 
 def _doubled(x: Tensor) -> Tensor:
     """`(B, C, h, w)` -> `(B, C, 2 h, 2 w)`."""
+    if x.is_cuda and x.requires_grad:  # there the gradient of F.interpolate is not deterministic
+        return doubled_by_slices(x)
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def doubled_by_slices(x: Tensor) -> Tensor:
+    """Bilinear, `(B, C, h, w)` -> `(B, C, 2 h, 2 w)`: three quarters of a pixel, one of its neighbour."""
+    for axis in (2, 3):
+        n = x.shape[axis]
+        before = torch.cat([x.narrow(axis, 0, 1), x.narrow(axis, 0, n - 1)], axis)
+        after = torch.cat([x.narrow(axis, 1, n - 1), x.narrow(axis, n - 1, 1)], axis)
+        x = torch.stack([torch.lerp(x, t, 0.25) for t in (before, after)], axis + 1).flatten(axis, axis + 1)
+    return x

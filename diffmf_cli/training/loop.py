@@ -175,7 +175,8 @@ class Trainer:
             steps=options.steps,
         )
         # No TF32: the loss takes variances as differences of mean squares, of which 10 bits leave nothing.
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+        # Deterministic, so that a recipe repeats its losses.
+        exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
         with _interrupted_between_steps() as interrupted, exact:
             while self.step < options.steps:
                 values = self._run_step()

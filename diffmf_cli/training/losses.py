@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from diffmf_cli.model.network import border_repeated
 from diffmf_cli.training.recipe import Loss
 
 
@@ -94,7 +95,7 @@ def difference_loss(fused: Tensor, source: Tensor, other: Tensor) -> Tensor:
 
 def sobel(x: Tensor) -> Tensor:
     """`(B, 1, H, W)` -> `(B, 2, H, W)`, both signed gradients; a ramp of slope g gives g."""
-    p = F.pad(x, [1] * 4, mode="replicate")
+    p = border_repeated(x)
     across, down = p[..., 2:] - p[..., :-2], p[..., 2:, :] - p[..., :-2, :]
     gx = across[..., :-2, :] + 2 * across[..., 1:-1, :] + across[..., 2:, :]
     gy = down[..., :-2] + 2 * down[..., 1:-1] + down[..., 2:]

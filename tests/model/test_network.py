@@ -6,7 +6,14 @@ import torch
 
 from diffmf_cli import scan
 from diffmf_cli.errors import WeightsError
-from diffmf_cli.model.network import SIZES, ChannelExchange, Config, DifferenceGuidedExtraction, DiffMF
+from diffmf_cli.model.network import (
+    SIZES,
+    ChannelExchange,
+    Config,
+    DifferenceGuidedExtraction,
+    DiffMF,
+    doubled_by_slices,
+)
 
 
 def fuse(network, ir, vis, **options):
@@ -177,6 +184,13 @@ def test_difference_is_signed_and_guides_both(features):
         assert torch.equal(seen["ir"], -seen["vis"])
         block(features[0].clone(), features[0].clone())
     assert seen["ir"].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (7, 4)])
+def test_doubling_for_training_is_bilinear(size):
+    x = torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = torch.nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(doubled_by_slices(x), expected, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("wrong", [{}, {"width": 64}, {"depth": 3}, "more", "text", "narrow", "none", "wide"])
