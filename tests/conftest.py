@@ -8,11 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+import diffmf_cli  # noqa: F401 - before any test imports torch: it says how long threads wait awake
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -142,6 +145,18 @@ def scene_of() -> Callable[[int, tuple[int, int]], tuple[np.ndarray, np.ndarray]
         return ir.clip(0, 1), vis.clip(0, 1)
 
     return draw
+
+
+@pytest.fixture(scope="session")
+def street_in() -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
+    """Renders the street of examples/ in a light, 480x360 of 8 bits; each once, since it takes two seconds."""
+    path = REPOSITORY / "examples" / "render_street.py"
+    spec = importlib.util.spec_from_file_location("render_street", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return cache(lambda light: module.render(light, (480, 360), 7))
 
 
 @pytest.fixture(scope="session")

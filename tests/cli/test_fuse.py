@@ -110,9 +110,8 @@ def test_swapped_looking_inputs_get_a_warning(cli, pair, tiny_model):
     assert "swapped" in result.err
 
 
-def test_streams(process, pair, tiny_model, tmp_path):
-    to_file = process("fuse", *pair, "-m", tiny_model, "-o", tmp_path / "out.png", "-q")
-    assert to_file.code == 0
+def test_streams(process, cli, pair, tiny_model, tmp_path):
+    assert cli("fuse", *pair, "-m", tiny_model, "-o", tmp_path / "out.png", "-q").code == 0
     streamed = process("fuse", "-", pair[1], "-m", tiny_model, "-o", "-", stdin=pair[0].read_bytes())
     assert streamed.code == 0
     assert streamed.out == (tmp_path / "out.png").read_bytes()
