@@ -149,7 +149,7 @@ def scene_of() -> Callable[[int, tuple[int, int]], tuple[np.ndarray, np.ndarray]
 
 @pytest.fixture(scope="session")
 def street_in() -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
-    """Renders the street of examples/ in a light, 480x360 of 8 bits; each once, since it takes two seconds."""
+    """Renders the street of examples/ in a light, 480x360, 8-bit; each once, since it takes two seconds."""
     path = REPOSITORY / "examples" / "render_street.py"
     spec = importlib.util.spec_from_file_location("render_street", path)
     assert spec is not None

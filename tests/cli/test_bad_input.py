@@ -221,6 +221,7 @@ def test_cuda_where_there_is_none(refused, monkeypatch):
         (["--ir-range", "9,1"], "9,1"),
         (["--ir-range", "percentle:1,99"], "did you mean 'percentile'"),
         (["--quality", "101"], "101"),
+        (["--quality", "80"], "--quality 80 is of JPEG and WebP"),
         (["--depth", "12"], "12"),
         (["--colour", "gray"], "--color"),
     ],

@@ -47,6 +47,13 @@ def test_crop_is_refused(video, clips, tmp_path):
     assert not (tmp_path / "out.mkv").exists()
 
 
+def test_outside_without_an_alignment(video, clips, tmp_path):
+    result = video(*clips, "-o", tmp_path / "out.mkv", "--outside", "blank")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "--outside blank is for an aligned IR: add --align" in result.err
+    assert not (tmp_path / "out.mkv").exists()
+
+
 def rate_of(path):
     return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FPS)
 

@@ -43,7 +43,7 @@ def write_pairs(folder, seeds, visible="vi", **size):
 
 @pytest.fixture(autouse=True)
 def one_thread():
-    """Crops are too small to share: on two cores, one of them busy, threads wait ten times as long as they work."""
+    """Crops are too small to share: beside a busy core, threads waited ten times as long as they worked."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
