@@ -186,11 +186,12 @@ def test_keys_that_came_later_have_their_defaults(train, tmp_path, data):
     del state["recipe"]["loss"]["edges"], state["recipe"]["data"]["flat_vis"], state["recipe"]["task"]
     torch.save(state, path)
     assert [event["step"] for event in of(train(tmp_path / "run", minutes=0), "step")] == [2]
-    state["recipe"]["loss"]["forgotten"] = 1.0  # a key that nobody knows any more counted for something
-    torch.save(state, path)
-    with pytest.raises(UsageError, match="another recipe"):
-        train(tmp_path / "run")
-    del state["recipe"]["loss"]["forgotten"]
+    for part in (state["recipe"], state["recipe"]["loss"]):
+        part["forgotten"] = 1.0  # a key that nobody knows any more counted for something
+        torch.save(state, path)
+        with pytest.raises(UsageError, match="another recipe"):
+            train(tmp_path / "run")
+        del part["forgotten"]
     torch.save(state, path)
     text = (data / "tiny.toml").read_text()
     (data / "tiny.toml").write_text(text + "\n[loss]\nedges = 1.0\n")  # not what it was trained with
