@@ -268,6 +268,34 @@ def by_triton_interpreter() -> Callable[[str], None]:
 
 
 @pytest.fixture
+def without_torch(tmp_path: Path) -> Callable[[list[list[object]]], list[Result]]:
+    """Runs several lines of `diffmf` in one process, in which importing torch is a failure that says so."""
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "torch.py").write_text("raise RuntimeError('torch was imported')")
+
+    def call(lines: list[list[object]]) -> list[Result]:
+        words = [[str(word) for word in line] for line in lines]
+        code = (
+            "import sys\nfrom diffmf_cli.cli.app import run\n"
+            f"for line in {words}:\n"
+            "    code = run(line)\n"
+            "    print('\\0', code, end='\\0', file=sys.stderr, flush=True)\n"
+        )
+        path = f"{tmp_path / 'fake'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        told = done.stderr.split("\0")[:-1]
+        return [Result(int(code), b"", err) for err, code in zip(told[::2], told[1::2], strict=True)]
+
+    return call
+
+
+@pytest.fixture
 def process() -> Callable[..., Result]:
     """Runs `python -m diffmf_cli` in a process of its own, where streams and imports are the real ones."""
 

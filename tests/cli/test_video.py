@@ -397,14 +397,12 @@ class TestRefused:
         monkeypatch.setattr(Fuser, "fuse", breaks)
         refused(1, ("vis.mkv, frame_000004", "constant"))
 
-    def test_mistakes_answer_before_torch_is_imported(self, process, clips, tmp_path, tiny_model):
-        (tmp_path / "fake").mkdir()
-        (tmp_path / "fake" / "torch.py").write_text("raise RuntimeError('torch was imported')")
-        path = f"{tmp_path / 'fake'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-        for args in (["--codec", "vp8"], ["-o", tmp_path / "out.gif"], ["--color", "grey"]):
-            result = process("video", *clips, "-m", tiny_model, *args, PYTHONPATH=path)
+    def test_mistakes_answer_before_torch_is_imported(self, without_torch, clips, tmp_path, tiny_model):
+        mistakes = ["--codec", "vp8"], ["-o", tmp_path / "out.gif"], ["--color", "grey"], []
+        *results, right = without_torch([["video", *clips, "-m", tiny_model, *args] for args in mistakes])
+        for result in results:
             assert (result.code, result.err.count("\n")) == (2, 1)
-        assert "torch was imported" in process("video", *clips, "-m", tiny_model, PYTHONPATH=path).err
+        assert "torch was imported" in right.err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs file size limits")
