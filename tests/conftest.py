@@ -8,11 +8,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+
+import diffmf_cli  # noqa: F401 - before any test imports torch: it says how long threads wait awake
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -145,6 +148,18 @@ def scene_of() -> Callable[[int, tuple[int, int]], tuple[np.ndarray, np.ndarray]
 
 
 @pytest.fixture(scope="session")
+def street_in() -> Callable[[str], tuple[np.ndarray, np.ndarray]]:
+    """Renders the street of examples/ in a light, 480x360, 8-bit; each once, since it takes two seconds."""
+    path = REPOSITORY / "examples" / "render_street.py"
+    spec = importlib.util.spec_from_file_location("render_street", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return cache(lambda light: module.render(light, (480, 360), 7))
+
+
+@pytest.fixture(scope="session")
 def flir_jpeg() -> Callable[..., bytes]:
     """Composes a FLIR radiometric JPEG as cameras lay it out, of counts and an optional visible picture.
 
@@ -250,6 +265,34 @@ def by_triton_interpreter() -> Callable[[str], None]:
         assert done.stdout.strip() == "agreed", done.stderr
 
     return run
+
+
+@pytest.fixture
+def without_torch(tmp_path: Path) -> Callable[[list[list[object]]], list[Result]]:
+    """Runs several lines of `diffmf` in one process, in which importing torch is a failure that says so."""
+    (tmp_path / "fake").mkdir()
+    (tmp_path / "fake" / "torch.py").write_text("raise RuntimeError('torch was imported')")
+
+    def call(lines: list[list[object]]) -> list[Result]:
+        words = [[str(word) for word in line] for line in lines]
+        code = (
+            "import sys\nfrom diffmf_cli.cli.app import run\n"
+            f"for line in {words}:\n"
+            "    code = run(line)\n"
+            "    print('\\0', code, end='\\0', file=sys.stderr, flush=True)\n"
+        )
+        path = f"{tmp_path / 'fake'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        told = done.stderr.split("\0")[:-1]
+        return [Result(int(code), b"", err) for err, code in zip(told[::2], told[1::2], strict=True)]
+
+    return call
 
 
 @pytest.fixture

@@ -6,27 +6,32 @@ from pathlib import Path
 import numpy as np
 
 from diffmf_cli.alignment.estimate import Estimate, check_ratio, estimate
+from diffmf_cli.alignment.outside import OUTSIDE
 from diffmf_cli.alignment.transform import Transform, read_transform
-from diffmf_cli.errors import UsageError
+from diffmf_cli.errors import UsageError, check_choice
 from diffmf_cli.images import color
 from diffmf_cli.images.range import IntensityRange, to_unit
 
 NONE, AUTO, GEO = "none", "auto", "geo"
 
 
-def parse_align(align: str, fov_ratio: float | None = None) -> Transform | str:
-    """Checks the value of `--align` before any picture is read.
+def parse_align(align: str, fov_ratio: float | None = None, outside: str = "vis") -> Transform | str:
+    """Checks the value of `--align`, and of what belongs to it, before any picture is read.
 
     Args:
         align: `none`, `auto`, `geo`, or the path of a saved transform.
         fov_ratio: value of `--fov-ratio`.
+        outside: value of `--outside`.
 
     Returns:
         The saved transform, or the word.
 
     Raises:
-        UsageError: The file cannot be used, or the ratio is out of range or of no use.
+        UsageError: The file cannot be used, or another value is unknown, out of range or of no use.
     """
+    check_choice("outside", outside, OUTSIDE)
+    if outside != "vis" and align == NONE:
+        raise UsageError(f"--outside {outside} is for an aligned IR: add --align, or leave it out")
     check_ratio(fov_ratio)
     if fov_ratio is not None and align != AUTO:
         raise UsageError(f"--fov-ratio {fov_ratio:g} helps --align auto only: add that, or leave it out")

@@ -73,7 +73,8 @@ def read_transform(path: Path) -> Transform:
     """Reads a saved transform.
 
     Raises:
-        UsageError: The file is missing, not JSON, lacks an entry, or its matrix maps no picture.
+        UsageError: The file is missing, not JSON, lacks an entry, or its matrix maps no picture or is not of
+            its model.
     """
     try:
         values = json.loads(path.read_text("utf-8"))
@@ -87,6 +88,12 @@ def read_transform(path: Path) -> Transform:
     model = values.get("model", "affine" if (matrix[2, :2] == 0).all() else "homography")
     if model not in MODELS:
         raise UsageError(f"{path}: model {model!r} is unknown: use {' or '.join(MODELS)}")
+    if model == "affine" and (matrix[2, :2] != 0).any():
+        row = ", ".join(f"{value:g}" for value in matrix[2])
+        raise UsageError(
+            f"{path}: 'matrix' ends with {row}, where an affine one ends with 0, 0, 1: "
+            f'write "homography" as its model, or {_FIX}'
+        )
     score = values.get("score", 0.0)
     if not _is_number(score):
         raise UsageError(f"{path}: score {score!r} is not a number")

@@ -3,8 +3,10 @@
 import io
 import logging
 import os
+from collections.abc import Callable
 from contextlib import redirect_stdout
-from typing import Annotated
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -82,6 +84,12 @@ def _main(
         raise typer.Exit(2)
 
 
+@cache
+def _command() -> Callable[..., Any]:
+    """All sub-commands, made once a process: where many lines run in one, this took most of a short one."""
+    return typer.main.get_command(app)
+
+
 def run(args: list[str]) -> int:
     """Runs one command line and returns its exit code.
 
@@ -94,7 +102,7 @@ def run(args: list[str]) -> int:
     library.addHandler(out)
     name = args[0] if args and args[0] in {command.name for command in app.registered_commands} else None
     try:
-        code = app(args, prog_name="diffmf", standalone_mode=False)
+        code = _command()(args, prog_name="diffmf", standalone_mode=False)
     except Exception as error:
         return errors.report(error, f"diffmf {name}" if name else "diffmf")
     finally:

@@ -192,7 +192,7 @@ def batch(
     fov_ratio: options.FovRatioOption = None,
     depth: options.DepthOption = "auto",
     format: options.FormatOption = "auto",
-    quality: options.QualityOption = 95,
+    quality: options.QualityOption = options.QUALITY,
     overwrite: Annotated[
         bool, options.flag("--overwrite", help="Replace results that exist.", panel=_RUN)
     ] = False,
@@ -209,8 +209,7 @@ def batch(
     check_choice("format", format, ("auto", "png", "jpg", "tiff", "webp"))
     check_choice("engine", engine, ("local", "ray"))
     check_template(name, format)
-    if not 1 <= quality <= 100:
-        raise UsageError(f"quality {quality} is out of range: use 1 to 100")
+    options.check_quality(quality, Path(name.replace("{ext}", f".{format}")).suffix)
     if workers is not None and (workers < 1 or engine != "ray"):
         raise UsageError(f"--workers {workers}: give 1 or more, with --engine ray")
     if gpus is not None and (engine == "ray" or device != "auto"):
@@ -423,7 +422,6 @@ def _facts(settings: Settings, naming: Naming) -> dict[str, Any]:
     import hashlib
 
     from diffmf_cli.alignment.choice import parse_align
-    from diffmf_cli.alignment.outside import OUTSIDE
     from diffmf_cli.fusion.fuser import check_settings
     from diffmf_cli.images.raw import RawLayout
     from diffmf_cli.model.catalogue import check_task, find_weights
@@ -436,8 +434,7 @@ def _facts(settings: Settings, naming: Naming) -> dict[str, Any]:
         color=settings.color,
         ir_range=settings.ir_range,
     )
-    check_choice("outside", settings.outside, OUTSIDE)
-    parse_align(settings.align, settings.fov_ratio)
+    parse_align(settings.align, settings.fov_ratio, settings.outside)
     if settings.raw:
         RawLayout.parse(settings.raw)
     weights = find_weights(settings.model)

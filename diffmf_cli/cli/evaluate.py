@@ -36,6 +36,7 @@ Measure fused pictures with the field's metrics, one or several methods side by 
 [dim]Files pair by name: see docs/metrics.md, also for what each metric and convention means.[/dim]
 """
 _FILES, _FIGURES, _OUTPUT = "Files", "Metrics", "Results"
+_REPORT_PICTURES = 50
 
 
 def evaluate(
@@ -146,7 +147,7 @@ def evaluate(
         options.option(
             "--report-pictures", metavar="N", help="Scenes shown in it, the worst ones.", panel=_OUTPUT
         ),
-    ] = 50,
+    ] = _REPORT_PICTURES,
     resume: Annotated[
         Path | None,
         options.option(
@@ -169,6 +170,8 @@ def evaluate(
     compared = _two_methods(compare) if compare is not None else None
     if workers is not None and workers < 1:
         raise UsageError(f"workers {workers} is out of range: use 1 or more")
+    if report_pictures != _REPORT_PICTURES and report is None:
+        raise UsageError(f"--report-pictures {report_pictures} is of a report: add --report FILE.html")
     files = [file for file in (csv, latex, markdown, report) if file is not None]
     for file in files:
         if file.is_dir():

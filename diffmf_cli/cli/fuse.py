@@ -116,7 +116,7 @@ def fuse(
     fov_ratio: options.FovRatioOption = None,
     depth: options.DepthOption = "auto",
     format: options.FormatOption = "auto",
-    quality: options.QualityOption = 95,
+    quality: options.QualityOption = options.QUALITY,
     panel: Annotated[
         Path | None,
         options.option(
@@ -153,9 +153,6 @@ def fuse(
 
     check_choice("depth", depth, ("auto", "8", "16"))
     check_choice("format", format, ("auto", "png", "jpg", "tiff", "webp"))
-    if not 1 <= quality <= 100:
-        raise UsageError(f"quality {quality} is out of range: use 1 to 100")
-
     if save_align is not None and align != "auto":
         raise UsageError(f"--save-align {save_align} keeps what --align auto finds: add --align auto")
 
@@ -165,7 +162,7 @@ def fuse(
         from diffmf_cli.alignment import choice
         from diffmf_cli.alignment.coordinates import by_coordinates, differing_places
         from diffmf_cli.alignment.focal import fov_ratio as exif_ratio
-        from diffmf_cli.alignment.outside import OUTSIDE, shown
+        from diffmf_cli.alignment.outside import shown
         from diffmf_cli.fusion.files import encode_fused, parse_region, read_pair, read_region
         from diffmf_cli.fusion.fuser import check_pair, check_settings
         from diffmf_cli.images import write
@@ -176,8 +173,7 @@ def fuse(
         from diffmf_cli.images.resize import check_aspect
         from diffmf_cli.model.catalogue import TASKS, check_task, find_weights
 
-        check_choice("outside", outside, OUTSIDE)
-        asked = choice.parse_align(align, fov_ratio)
+        asked = choice.parse_align(align, fov_ratio, outside)
         if save_align is not None:
             write.check_place(save_align, overwrite)
         check_settings(
@@ -210,6 +206,7 @@ def fuse(
             if target is not None and panel.absolute() == target.absolute():
                 raise UsageError(f"--panel {panel} is OUT as well: give it another name")
             write.check_writable(panel, overwrite)
+        options.check_quality(quality, extension, "" if panel is None else panel.suffix)
         check_task(model, find_weights(model), task)
         ir_source, vis_source = (_stdin() if name == STREAM else Path(name) for name in (ir, vis))
         names = ("stdin" if ir == STREAM else ir, "stdin" if vis == STREAM else vis)

@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
+from diffmf_cli.errors import UsageError
 from diffmf_cli.model.catalogue import TASKS, catalogue
 
 
@@ -199,6 +200,21 @@ QualityOption = Annotated[
     int,
     option("--quality", metavar="1-100", help="Of JPEG and WebP.", panel=_PICTURE),
 ]
+QUALITY = 95  # unless asked for
+
+
+def check_quality(quality: int, *extensions: str) -> None:
+    """Refuses a `--quality` out of range, or one that no file with these extensions would have.
+
+    Raises:
+        UsageError: it cannot be meant.
+    """
+    if not 1 <= quality <= 100:
+        raise UsageError(f"quality {quality} is out of range: use 1 to 100")
+    if quality != QUALITY and not {".jpg", ".jpeg", ".webp"} & {end.lower() for end in extensions}:
+        raise UsageError(f"--quality {quality} is of JPEG and WebP: write one of them, or leave it out")
+
+
 OverwriteOption = Annotated[bool, flag("--overwrite", help="Replace an existing OUT.", panel=_PICTURE)]
 
 _TALK = "Messages"

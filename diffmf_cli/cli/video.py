@@ -16,7 +16,7 @@ import typer
 
 from diffmf_cli.cli import options
 from diffmf_cli.cli.output import exit_at_once_on_interrupt, out
-from diffmf_cli.errors import UsageError, check_choice
+from diffmf_cli.errors import UsageError
 from diffmf_cli.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -125,7 +125,6 @@ def video(
     # Every mistake that can be found without torch is found first: importing it alone takes seconds.
     with _each_notice_once(), out.status("Reading") as doing:
         from diffmf_cli.alignment import choice
-        from diffmf_cli.alignment.outside import OUTSIDE
         from diffmf_cli.fusion.fuser import check_pair, check_settings
         from diffmf_cli.model.catalogue import find_weights, read_metadata
         from diffmf_cli.video.intensity import stream_range
@@ -140,10 +139,9 @@ def video(
             color=color,
             ir_range=ir_range,
         )
-        check_choice("outside", outside, OUTSIDE)
+        asked = choice.parse_align(align, fov_ratio, outside)
         if outside == "crop":
             raise UsageError("--outside crop would change the size of the frames: use vis or blank")
-        asked = choice.parse_align(align, fov_ratio)
         target = _target(vis, output)
         backend = choose_backend(video_backend, target, codec, audio)
         read_metadata(find_weights(model))

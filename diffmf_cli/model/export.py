@@ -57,6 +57,7 @@ def to_torch(network: DiffMF, metadata: dict[str, str]) -> bytes:
         network: on the CPU, float32. Its parameters take no gradients afterwards.
         metadata: what the file says of itself.
     """
+    from torch._dynamo import config
     from torch.export import Dim, export, save
 
     whole = _Whole(network.requires_grad_(False)).eval()
@@ -65,7 +66,9 @@ def to_torch(network: DiffMF, metadata: dict[str, str]) -> bytes:
     file = io.BytesIO()
     with _silence():
         # With gradients enabled the network takes the plain way, without strips and writing in place.
-        with torch.enable_grad(), scan.using(scan.EXPORT):
+        # The cache of what operations give takes longer to ask than to do without, where sizes are symbols.
+        uncached = config.patch(fake_tensor_cache_enabled=False)
+        with torch.enable_grad(), scan.using(scan.EXPORT), uncached:
             program = export(
                 whole,
                 (picture, picture.clone()),

@@ -164,11 +164,19 @@ def softplus(x):
 
 
 @njit(fastmath=_FASTMATH)
+def put(values, out):
+    """`out[:] = values`; for that numba compiles, in two seconds, what formats an error message."""
+    for j in range(out.size):
+        out[j] = values[j]
+
+
+@njit(fastmath=_FASTMATH)
 def _four_orders(tokens, start, h, w):
     """Adds the states of all four orders, from `start` `(2, LANES)`; see `_walk`."""
     states = start.copy()
     _walk(tokens, states, 0, 1, h * w)
-    states[:] = start
+    for end in range(2):
+        put(start[end], states[end])
     for column in range(w):
         _walk(tokens, states, column, w, h)
 

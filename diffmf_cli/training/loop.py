@@ -301,7 +301,7 @@ class Trainer:
         path = self.folder / "state.pt"
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
-            made_by = state["recipe"]
+            made_by = Recipe.completed(state["recipe"])
         except Exception as error:  # torch raises anything on a damaged file
             raise UsageError(f"{path}: cannot resume from it ({type(error).__name__}); remove it") from error
         if made_by != self.recipe.to_dict():

@@ -102,6 +102,16 @@ class Recipe:
         """As plain values, without the place of the data: it may lie elsewhere when a run is resumed."""
         return {key: value for key, value in asdict(self).items() if key != "root"}
 
+    @staticmethod
+    def completed(values: dict[str, Any]) -> dict[str, Any]:
+        """What `to_dict` gave before some keys were known, with their defaults: they change nothing."""
+        filled = dict(values)
+        for key, default in Recipe().to_dict().items():
+            filled[key] = (
+                default | values.get(key, {}) if isinstance(default, dict) else values.get(key, default)
+            )
+        return filled
+
     def located(self, root: Path) -> "Recipe":
         """The recipe with its sources below `root`."""
         return replace(self, root=root)

@@ -26,6 +26,10 @@ def test_words_and_files(tmp_path):
         parse_align("nnoe")
     with pytest.raises(UsageError, match="--align auto only"):
         parse_align(str(path), 0.5)
+    assert np.array_equal(parse_align(str(path), outside="blank").matrix, SHIFT)
+    assert parse_align("auto", outside="crop") == "auto"
+    with pytest.raises(UsageError, match="--outside crop is for an aligned IR: add --align"):
+        parse_align("none", outside="crop")
 
 
 def test_raw_counts_and_colours_align(pair):

@@ -54,7 +54,12 @@ def test_matrix_may_have_any_scale(saved):
         (None, {"matrix": [[1, 2, 0], [2, 4, 0], [0, 0, 1]]}, "singular"),
         (None, {"matrix": [[0, 0, 0], [0, 0, 0], [0, 0, 0]]}, "singular"),
         (None, {"matrix": [[1, 0, 0], [0, 1, 0], [0, 0, 0]]}, "singular"),
-        (None, {"matrix": [[1, 0, 0], [0, 1, 0], [-0.01, 0, 1]]}, "horizon"),
+        (None, {"matrix": [[1, 0, 0], [0, 1, 0], [-0.01, 0, 1]], "model": "homography"}, "horizon"),
+        (
+            None,
+            {"matrix": [[1, 0, 0], [0, 1, 0], [0, 1e-5, 1]]},
+            "with 0, 1e-05, 1, where an affine one ends",
+        ),
         (None, {"matrix": [[1, 0, 5000], [0, 1, 0], [0, 0, 1]]}, "outside"),
         (None, {"model": "tps"}, "'tps'"),
         (None, {"score": "high"}, "'high'"),
@@ -70,6 +75,16 @@ def test_files_that_are_none(saved, text, changes, says):
     assert says in str(error.value)
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_perspective_is_a_homography(saved):
+    path = saved(None, matrix=[[1, 0, 0], [0, 1, 0], [0, 1e-5, 1]], model="homography")
+    assert read_transform(path).model == "homography"
+    unsaid = {key: value for key, value in json.loads(path.read_text()).items() if key != "model"}
+    path.write_text(json.dumps(unsaid))
+    assert read_transform(path).model == "homography"
+    path.write_text(json.dumps(unsaid | {"matrix": [[2, 0, 0], [0, 2, 0], [0, 0, 2]], "model": "affine"}))
+    assert read_transform(path).model == "affine"  # in any scale
 
 
 def test_missing_file_and_folder(tmp_path):

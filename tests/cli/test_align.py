@@ -132,6 +132,7 @@ def test_shapes_that_differ_and_do_not_match_are_an_error(fuse, scene_of, tmp_pa
         (["--align", "singular.json"], 2, "singular.json: 'matrix' is singular"),
         (["--align", "sizes.json"], 2, "sizes.json is for IR pictures of 640x512, this one has 320x240"),
         (["--align", "auto", "--outside", "blnk"], 2, "did you mean 'blank'?"),
+        (["--outside", "blank"], 2, "--outside blank is for an aligned IR: add --align, or leave it out"),
         (["--align", "auto", "--fov-ratio", "0"], 2, "ratio 0 is out of range"),
         (["--fov-ratio", "0.5"], 2, "--fov-ratio 0.5 helps --align auto only"),
         (["--save-align", "new.json"], 2, "--save-align new.json keeps what --align auto finds"),

@@ -221,6 +221,7 @@ def test_cuda_where_there_is_none(refused, monkeypatch):
         (["--ir-range", "9,1"], "9,1"),
         (["--ir-range", "percentle:1,99"], "did you mean 'percentile'"),
         (["--quality", "101"], "101"),
+        (["--quality", "80"], "--quality 80 is of JPEG and WebP"),
         (["--depth", "12"], "12"),
         (["--colour", "gray"], "--color"),
     ],
@@ -297,23 +298,25 @@ def test_a_bug_is_called_one(refused, cli, pair, tiny_model, tmp_path, monkeypat
     assert "Traceback" in cli("fuse", *pair, "-m", tiny_model).err
 
 
-def test_mistakes_answer_before_torch_is_imported(process, pair, tmp_path, tiny_model):
-    """A fake torch that fails on import shows whether anybody asked for it."""
-    (tmp_path / "fake").mkdir()
-    (tmp_path / "fake" / "torch.py").write_text("raise RuntimeError('torch was imported')")
+def test_mistakes_answer_before_torch_is_imported(without_torch, pair, tmp_path, tiny_model):
     (tmp_path / "exists.png").write_bytes(b"")
-    path = f"{tmp_path / 'fake'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-    for args in (
+    cv2.imwrite(str(tmp_path / "square.png"), np.zeros((9, 9), np.uint8))
+    mistakes = (
         ("-o", tmp_path / "exists.png"),
         ("--device", "cdua"),
         ("--model", "no/such.safetensors"),
         ("--tile", "3"),
         ("-o", tmp_path / "new.png", "--ir-range", "9,1"),
-    ):
-        result = process("fuse", *pair, "-m", tiny_model, *args, PYTHONPATH=path)
+    )
+    *results, square, right = without_torch(
+        [
+            *(["fuse", *pair, "-m", tiny_model, *args] for args in mistakes),
+            ["fuse", tmp_path / "square.png", pair[1], "-m", tiny_model],
+            ["fuse", *pair, "-m", tiny_model],
+        ]
+    )
+    for result in (*results, square):
         assert "torch was imported" not in result.err
         assert result.code in (1, 2, 3)
-    cv2.imwrite(str(tmp_path / "square.png"), np.zeros((9, 9), np.uint8))
-    result = process("fuse", tmp_path / "square.png", pair[1], "-m", tiny_model, PYTHONPATH=path)
-    assert (result.code, "--stretch" in result.err) == (2, True)
-    assert "torch was imported" in process("fuse", *pair, "-m", tiny_model, PYTHONPATH=path).err
+    assert (square.code, "--stretch" in square.err) == (2, True)
+    assert "torch was imported" in right.err

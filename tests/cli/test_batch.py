@@ -98,7 +98,8 @@ def test_an_alignment_that_cannot_be_used(run, folders):
     result = run(*folders, "--align", "no.json")
     assert result.code == 2
     assert "no.json" in result.err
-    assert run(*folders, "--outside", "nowhere").code == 2
+    result = run(*folders, "--outside", "nowhere")
+    assert (result.code, "unknown outside 'nowhere'" in result.err) == (2, True)
 
 
 def test_counts_and_manifest(run, folders, tmp_path):
@@ -494,6 +495,9 @@ def test_second_batch_in_the_same_folder(run, folders, tmp_path):
         (["--name", "{stm}.png"], "did you mean 'stem'"),
         (["--format", "tif"], "did you mean 'tiff'"),
         (["--quality", "0"], "quality 0"),
+        (["--quality", "80"], "--quality 80 is of JPEG and WebP"),
+        (["--quality", "80", "--name", "{stem}.png"], "--quality 80 is of JPEG and WebP"),
+        (["--outside", "blank"], "--outside blank is for an aligned IR"),
         (["--depth", "12"], "12"),
         (["--watch", "0"], "--watch 0"),
         (["--until-idle", "3"], "--watch"),
@@ -541,6 +545,14 @@ def test_missing_weights(cli, folders, tmp_path):
     result = cli("batch", *folders, "-o", tmp_path / "out", "-m", tmp_path / "no.safetensors")
     assert (result.code, "no.safetensors" in result.err) == (3, True)
     assert not (tmp_path / "out").exists()
+
+
+def test_quality_of_what_is_lossy(run, folders, tmp_path):
+    sizes = []
+    for quality, options in ((95, ("--format", "jpg")), (20, ("--name", "{stem}_fused.jpg", "--overwrite"))):
+        assert run(*folders, "--quality", quality, *options).code == 0
+        sizes.append((tmp_path / "out" / "0_fused.jpg").stat().st_size)
+    assert sizes[1] < 0.8 * sizes[0]
 
 
 def test_settings_from_the_environment(run, folders, tmp_path, monkeypatch):

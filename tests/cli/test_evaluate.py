@@ -338,6 +338,12 @@ def test_report_is_one_page_with_every_scene(evaluate, folders):
     assert order == sorted(order)
 
 
+def test_pictures_of_no_report(evaluate, folders):
+    result = evaluate("--report-pictures", 1)
+    assert (result.code, result.out, result.err.count("\n")) == (2, b"", 1)
+    assert "--report-pictures 1 is of a report: add --report FILE.html" in result.err
+
+
 def test_report_shows_only_the_worst_scenes_and_escapes_names(cli, folders):
     (folders / "a<b>&\"c'").mkdir()
     for path in (folders / "copy").iterdir():

@@ -97,6 +97,18 @@ def test_what_the_format_cannot_hold_is_said(cli, pair, scene, tiny_model, tmp_p
     assert ["8 bits" in notice for notice in result.json["notices"]] == [True]
 
 
+@pytest.mark.parametrize("lossy", ["jpg", "webp"])
+def test_quality_of_what_is_lossy(fuse, tmp_path, lossy):
+    sizes = []
+    for quality in (95, 20):
+        out = tmp_path / f"{quality}.{lossy}"
+        assert fuse("-o", out, "--quality", quality).code == 0
+        sizes.append(out.stat().st_size)
+    assert sizes[1] < 0.8 * sizes[0]
+    panel = tmp_path / f"panel.{lossy}"
+    assert fuse("-o", tmp_path / "out.png", "--panel", panel, "--quality", 20).code == 0
+
+
 def test_ir_of_another_size_is_resampled_with_a_notice(cli, pair, scene, tiny_model, tmp_path):
     cv2.imwrite(str(tmp_path / "small.png"), scene[0][::2, ::2])
     result = cli("fuse", tmp_path / "small.png", pair[1], "-m", tiny_model)
@@ -110,9 +122,8 @@ def test_swapped_looking_inputs_get_a_warning(cli, pair, tiny_model):
     assert "swapped" in result.err
 
 
-def test_streams(process, pair, tiny_model, tmp_path):
-    to_file = process("fuse", *pair, "-m", tiny_model, "-o", tmp_path / "out.png", "-q")
-    assert to_file.code == 0
+def test_streams(process, cli, pair, tiny_model, tmp_path):
+    assert cli("fuse", *pair, "-m", tiny_model, "-o", tmp_path / "out.png", "-q").code == 0
     streamed = process("fuse", "-", pair[1], "-m", tiny_model, "-o", "-", stdin=pair[0].read_bytes())
     assert streamed.code == 0
     assert streamed.out == (tmp_path / "out.png").read_bytes()

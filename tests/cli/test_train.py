@@ -32,16 +32,14 @@ def data(tmp_path):
     return tmp_path
 
 
-def test_trains_and_the_weights_fuse(process, data, pair):
+def test_trains_and_the_weights_fuse(process, cli, data, pair):
     command = ["train", "--config", data / "tiny.toml", "--out", data / "run", "--device", "cpu", "--json"]
     result = process(*command, OMP_NUM_THREADS="1")
     assert result.code == 0, result.err
     events = [json.loads(line) for line in result.out.splitlines()]
     assert [event["type"] for event in events] == ["start", "step", "step", "saved"]
     assert f"Weights: {data / 'run' / 'tiny.safetensors'}" in result.err
-    fused = process(
-        "fuse", *pair, "-m", data / "run/tiny.safetensors", "-o", data / "out.png", OMP_NUM_THREADS="1"
-    )
+    fused = cli("fuse", *pair, "-m", data / "run/tiny.safetensors", "-o", data / "out.png")
     assert fused.code == 0, fused.err
     assert cv2.imread(str(data / "out.png")).shape == (48, 64, 3)
 

@@ -47,6 +47,13 @@ def test_crop_is_refused(video, clips, tmp_path):
     assert not (tmp_path / "out.mkv").exists()
 
 
+def test_outside_without_an_alignment(video, clips, tmp_path):
+    result = video(*clips, "-o", tmp_path / "out.mkv", "--outside", "blank")
+    assert (result.code, result.err.count("\n")) == (2, 1)
+    assert "--outside blank is for an aligned IR: add --align" in result.err
+    assert not (tmp_path / "out.mkv").exists()
+
+
 def rate_of(path):
     return cv2.VideoCapture(str(path), cv2.CAP_FFMPEG).get(cv2.CAP_PROP_FPS)
 
@@ -390,14 +397,12 @@ class TestRefused:
         monkeypatch.setattr(Fuser, "fuse", breaks)
         refused(1, ("vis.mkv, frame_000004", "constant"))
 
-    def test_mistakes_answer_before_torch_is_imported(self, process, clips, tmp_path, tiny_model):
-        (tmp_path / "fake").mkdir()
-        (tmp_path / "fake" / "torch.py").write_text("raise RuntimeError('torch was imported')")
-        path = f"{tmp_path / 'fake'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
-        for args in (["--codec", "vp8"], ["-o", tmp_path / "out.gif"], ["--color", "grey"]):
-            result = process("video", *clips, "-m", tiny_model, *args, PYTHONPATH=path)
+    def test_mistakes_answer_before_torch_is_imported(self, without_torch, clips, tmp_path, tiny_model):
+        mistakes = ["--codec", "vp8"], ["-o", tmp_path / "out.gif"], ["--color", "grey"], []
+        *results, right = without_torch([["video", *clips, "-m", tiny_model, *args] for args in mistakes])
+        for result in results:
             assert (result.code, result.err.count("\n")) == (2, 1)
-        assert "torch was imported" in process("video", *clips, "-m", tiny_model, PYTHONPATH=path).err
+        assert "torch was imported" in right.err
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs file size limits")

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+import torch
 
 RECIPE = """
 name = "tiny"
@@ -38,6 +39,15 @@ def write_pairs(folder, seeds, visible="vi", **size):
         ir, vis = draw_pair(seed, **size)
         cv2.imwrite(str(folder / "ir" / f"{seed:03}.png"), ir)
         cv2.imwrite(str(folder / visible / f"{seed:03}.png"), vis)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Crops are too small to share: beside a busy core, threads waited ten times as long as they worked."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture

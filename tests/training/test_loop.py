@@ -108,6 +108,7 @@ def test_weights_change_and_the_average_lags(train, tmp_path):
 
 
 def test_resume_is_exact(train, tmp_path):
+    torch.set_num_threads(2)  # whose sums must not depend on who is first
     train(tmp_path / "whole")
 
     def stop_after_three(event):
@@ -176,6 +177,26 @@ def test_another_recipe_is_refused(train, tmp_path, data):
     text = (data / "tiny.toml").read_text()
     (data / "tiny.toml").write_text(text.replace("steps = 6", "steps = 7"))
     with pytest.raises(UsageError, match=r"state\.pt: was made by another recipe; choose another --out"):
+        train(tmp_path / "run")
+
+
+def test_keys_that_came_later_have_their_defaults(train, tmp_path, data):
+    train(tmp_path / "run", minutes=0)
+    path = tmp_path / "run/state.pt"
+    state = torch.load(path, weights_only=True)
+    del state["recipe"]["loss"]["edges"], state["recipe"]["data"]["flat_vis"], state["recipe"]["task"]
+    torch.save(state, path)
+    assert [event["step"] for event in of(train(tmp_path / "run", minutes=0), "step")] == [2]
+    for part in (state["recipe"], state["recipe"]["loss"]):
+        part["forgotten"] = 1.0  # a key that nobody knows any more counted for something
+        torch.save(state, path)
+        with pytest.raises(UsageError, match="another recipe"):
+            train(tmp_path / "run")
+        del part["forgotten"]
+    torch.save(state, path)
+    text = (data / "tiny.toml").read_text()
+    (data / "tiny.toml").write_text(text + "\n[loss]\nedges = 1.0\n")  # not what it was trained with
+    with pytest.raises(UsageError, match="another recipe"):
         train(tmp_path / "run")
 
 

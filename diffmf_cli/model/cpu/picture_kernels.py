@@ -11,7 +11,7 @@ from numba import float32, int64, njit, void
 
 from diffmf_cli.model.cpu.pointwise_kernels import leaky_relu, sigmoid
 from diffmf_cli.model.cpu.product_kernels import convolve
-from diffmf_cli.scan.numba_kernels import JIT
+from diffmf_cli.scan.numba_kernels import JIT, put
 
 _F = np.float32
 _COLUMNS = 176  # of a tile, in quarters: the rings fit into the second cache
@@ -23,8 +23,8 @@ _weight, _halves, _index = float32[:, :, ::1], float32[:, :, :, ::1], int64[::1]
 @njit(void(_flat, int64, int64), **JIT)
 def _border(line, pixels, channels):
     end = (pixels + 1) * channels
-    line[:channels] = line[channels : 2 * channels]
-    line[end : end + channels] = line[end - channels : end]
+    put(line[channels : 2 * channels], line[:channels])
+    put(line[end - channels : end], line[end : end + channels])
 
 
 @njit(void(_flat, int64, int64), **JIT)
@@ -262,7 +262,8 @@ def decode(
                                 while next_input <= min(next_between + 1, h - 1):
                                     line = inputs[next_input & 3]
                                     for i in range(width):
-                                        line[(i + 1) * c : (i + 2) * c] = features[next_input * w + start + i]
+                                        pixel = features[next_input * w + start + i]
+                                        put(pixel, line[(i + 1) * c : (i + 2) * c])
                                     _border(line, width, c)
                                     next_input += 1
                                 line = between[next_between & 3]

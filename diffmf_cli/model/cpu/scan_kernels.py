@@ -19,7 +19,7 @@ from numba.extending import intrinsic
 
 from diffmf_cli.model.cpu.lanes import Lanes, loop
 from diffmf_cli.model.cpu.product_kernels import CHUNK, add_product
-from diffmf_cli.scan.numba_kernels import JIT, LANES, fetch
+from diffmf_cli.scan.numba_kernels import JIT, LANES, fetch, put
 
 _F = np.float32
 _LOG2E = _F(1.4426950408889634)
@@ -234,7 +234,7 @@ def scan_in_place(all_values, selected, delta_weight, A, D, delta_bias, h, w, bl
             rate[j] = A[first + j, n] * _LOG2E
         for lines in (rows, columns):
             lines[:, 0], lines[:, 1] = _F(1), _F(0)
-        state[:] = start[0]
+        put(start[0], state)
         for r in range(h):
             for c in range(0, w, CHUNK):
                 count, at = min(CHUNK, w - c), (r * w + c) * kept
@@ -244,7 +244,7 @@ def scan_in_place(all_values, selected, delta_weight, A, D, delta_bias, h, w, bl
                 _enter(steps, count, r, c, w, x, values, factor, rate, B, C, state, rows, columns, tokens)
         _chain(columns, start[0], 0, 1, w)
         _chain(rows, start[1], h - 1, -1, h)
-        state[:] = start[1]
+        put(start[1], state)
         for c in range(w - 1, -1, -1):
             _sweep(tokens, values, C, state, rows, columns, c, w, h)
         factor[:] = _F(1)
