@@ -24,7 +24,7 @@ def _blur(x: Tensor, size: int, sigma: float) -> Tensor:
     return planes[:, 0].unflatten(0, x.shape[:2])
 
 
-def ssim_loss(fused: Tensor, source: Tensor, stability: float, flat: float) -> Tensor:
+def ssim_loss(fused: Tensor, source: Tensor, stability: float, luminance: float, flat: float) -> Tensor:
     """How much of a source's structure is lost, `(B,)`.
 
     1 - SSIM in uniform 7x7 windows, as the field's evaluator. Windows in which the source is flat count
@@ -34,14 +34,16 @@ def ssim_loss(fused: Tensor, source: Tensor, stability: float, flat: float) -> T
     Args:
         fused: `(B, 1, H, W)` in [0, 1].
         source: likewise.
-        stability: the constant C2; C1 is a ninth of it. The evaluator's is next to nothing, which would make
-            every grain of sensor noise in flat areas count in full.
+        stability: the constant C2. The evaluator's is next to nothing, which would make every grain of sensor
+            noise in flat areas count in full.
+        luminance: the constant C1. The evaluator's is next to nothing, which asks for the geometric mean of
+            both sources' brightness: a road that is cold in infrared turned nearly black by day.
         flat: weight in [0, 1] of a window in which the source is flat.
     """
     x, y = fused, source
     mx, my, xx, yy, xy = F.avg_pool2d(torch.cat([x, y, x * x, y * y, x * y], 1), 7, 1).split(1, 1)
     vx, vy, cov = (xx - mx * mx).clamp_min(0), (yy - my * my).clamp_min(0), xy - mx * my
-    c1, c2 = stability / 9, stability
+    c1, c2 = luminance, stability
     value = (2 * mx * my + c1) * (2 * cov + c2) / ((mx * mx + my * my + c1) * (vx + vy + c2))
     structured = flat + (1 - flat) * vy / (vy + 6e-5)  # half at 2 grey levels
     return (structured * (1 - value)).mean((1, 2, 3))
@@ -146,7 +148,7 @@ def fusion_loss(fused: Tensor, ir: Tensor, vis: Tensor, weights: Loss) -> tuple[
     twice, sources, others = torch.cat([fused, fused]), torch.cat([ir, vis]), torch.cat([vis, ir])
     lost: dict[str, Tensor] = {}
     if weights.ssim:
-        lost["ssim"] = ssim_loss(twice, sources, weights.stability, weights.flat)
+        lost["ssim"] = ssim_loss(twice, sources, weights.stability, weights.luminance, weights.flat)
     if weights.vif:
         lost["vif"] = vif_loss(twice, sources)
     if weights.difference:

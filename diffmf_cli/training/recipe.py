@@ -57,7 +57,8 @@ class Loss:
         flatness: of the distance of what comes of two constants to the brighter one.
         sum_share: how much the mean over both sources counts in these four beside the worse source.
         flat: how much a window counts in the structural similarity where the source is flat.
-        stability: the constant of SSIM; smaller lets fainter texture count.
+        stability: the constant C2 of SSIM; smaller lets fainter texture count.
+        luminance: its constant C1; larger lets the result be brighter than a source that is dark.
     """
 
     intensity: float = 3.0
@@ -70,6 +71,7 @@ class Loss:
     sum_share: float = 0.2
     flat: float = 0.2
     stability: float = 1e-4
+    luminance: float = 1e-5
 
 
 @dataclass(frozen=True)

@@ -43,13 +43,13 @@ def agrees(got, expected):
 
 def test_ssim_formula(pictures):
     fused, ir, _ = pictures
-    c2 = 1e-4
+    c1, c2 = 3e-3, 1e-4
     x, y = (sliding_window_view(plain(t), (7, 7), (1, 2)) for t in (fused, ir))
     mx, my, vx, vy = x.mean((-1, -2)), y.mean((-1, -2)), x.var((-1, -2)), y.var((-1, -2))
     covariance = (x * y).mean((-1, -2)) - mx * my
-    ssim = (2 * mx * my + c2 / 9) * (2 * covariance + c2) / ((mx**2 + my**2 + c2 / 9) * (vx + vy + c2))
+    ssim = (2 * mx * my + c1) * (2 * covariance + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2))
     weight = 0.2 + 0.8 * vy / (vy + 6e-5)
-    agrees(ssim_loss(fused, ir, c2, 0.2), (weight * (1 - ssim)).mean((1, 2)))
+    agrees(ssim_loss(fused, ir, c2, c1, 0.2), (weight * (1 - ssim)).mean((1, 2)))
 
 
 def test_vif_formula(pictures):
@@ -136,7 +136,7 @@ def test_sum_of_the_terms(pictures):
     assert loss.item() == pytest.approx(
         sum(getattr(weights, k) * v.item() for k, v in terms.items()), rel=1e-5
     )
-    ssim = [ssim_loss(fused, s, weights.stability, weights.flat) for s in (ir, vis)]
+    ssim = [ssim_loss(fused, s, weights.stability, weights.luminance, weights.flat) for s in (ir, vis)]
     expected = 0.75 * torch.maximum(*ssim).mean() + 0.25 * torch.stack(ssim).mean()
     assert terms["ssim"].item() == pytest.approx(expected.item(), rel=1e-5)
     f, i, v = map(plain, (fused, ir, vis))
@@ -163,7 +163,7 @@ def test_weight_of_zero_leaves_a_term_out(pictures):
 def test_perfect_result(pictures):
     _, ir, vis = pictures
     for source in (ir, vis):
-        assert ssim_loss(source, source, 1e-4, 0.2).abs().max() < 1e-5
+        assert ssim_loss(source, source, 1e-4, 1e-5, 0.2).abs().max() < 1e-5
         assert vif_loss(source, source).abs().max() < 1e-3
         assert difference_loss(ir + vis, source, ir + vis - source).abs().max() < 1e-5
     loss, terms = fusion_loss(ir, ir, ir.clone(), Loss(difference=0))
@@ -227,7 +227,7 @@ def test_extreme_pictures_give_finite_gradients(extremes):
     fused, ir, vis = (extremes[i] for i in index.T)
     fused = fused.clone().requires_grad_()
     loss, terms = fusion_loss(fused, ir, vis, EVERY_TERM)
-    assert set(terms) == set(vars(EVERY_TERM)) - {"sum_share", "flat", "stability"}
+    assert set(terms) == set(vars(EVERY_TERM)) - {"sum_share", "flat", "stability", "luminance"}
     assert all(value.isfinite() for value in terms.values())
     (gradient,) = torch.autograd.grad(loss * len(fused), fused)
     assert gradient.isfinite().all()
