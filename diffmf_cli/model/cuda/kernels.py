@@ -593,21 +593,21 @@ def exchange_sums(
     gain = tl.load(norm_ptr + modality * C + channel, mask=known, other=0.0)[None, :]
     shift = tl.load(norm_bias_ptr + modality * C + channel, mask=known, other=0.0)[None, :]
     products = tl.zeros((BC, STATE), tl.float32)
-    weights = tl.zeros((BC,), tl.float32)
-    total = tl.zeros((BC,), tl.float32)
-    largest = tl.full((BC,), float("-inf"), tl.float32)
+    weights = tl.zeros((TOKENS, BC), tl.float32)  # summed over the pixels at the end
+    total = tl.zeros((TOKENS, BC), tl.float32)
+    largest = tl.full((TOKENS, BC), float("-inf"), tl.float32)
     for start in range(tl.program_id(0) * span, tl.minimum((tl.program_id(0) + 1) * span, tokens), TOKENS):
         pixel = start + tl.arange(0, TOKENS)
         inside = pixel < tl.minimum((tl.program_id(0) + 1) * span, tokens)
         mask = inside[:, None] & known[None, :]
         features = tl.load(x_ptr + (own + pixel)[:, None] * C + channel[None, :], mask=mask, other=0.0)
         features = _normed(features.to(tl.float32), mask, C) * gain + shift
-        total += tl.sum(tl.where(mask, features, 0.0), 0)
-        largest = tl.maximum(largest, tl.max(tl.where(mask, features, float("-inf")), 0))
+        total += tl.where(mask, features, 0.0)
+        largest = tl.maximum(largest, tl.where(mask, features, float("-inf")))
         at = (own + pixel)[:, None] * PROJECTED + (2 * C + 2 * STATE + channel // HEAD)[None, :]
         weight = softplus(tl.load(projected_ptr + at, mask=mask, other=0.0).to(tl.float32)) * rate[None, :]
         weight = tl.where(mask, weight, 0.0)
-        weights += tl.sum(weight, 0)
+        weights += weight
         x = tl.load(mixed_ptr + (own + pixel)[:, None] * mixed + channel[None, :], mask=mask, other=0.0)
         at = (others + pixel)[:, None] * mixed + (C + state)[None, :]
         B = tl.load(mixed_ptr + at, mask=inside[:, None], other=0.0)
@@ -616,9 +616,9 @@ def exchange_sums(
     sums_ptr += (picture.to(tl.int64) * tl.num_programs(0) + tl.program_id(0)) * size
     at = channel[:, None] * STATE + state[None, :]
     tl.store(sums_ptr + at, products, mask=known[:, None])
-    tl.store(sums_ptr + C * STATE + channel, weights, mask=known)
-    tl.store(sums_ptr + C * STATE + C + channel, total, mask=known)
-    tl.store(sums_ptr + C * STATE + 2 * C + channel, largest, mask=known)
+    tl.store(sums_ptr + C * STATE + channel, tl.sum(weights, 0), mask=known)
+    tl.store(sums_ptr + C * STATE + C + channel, tl.sum(total, 0), mask=known)
+    tl.store(sums_ptr + C * STATE + 2 * C + channel, tl.max(largest, 0), mask=known)
 
 
 @triton.jit(do_not_specialize=("parts",))
@@ -627,16 +627,16 @@ def exchange_totals(sums_ptr, total_ptr, parts, C: tl.constexpr, STATE: tl.const
     size: tl.constexpr = C * STATE + 3 * C
     picture = tl.program_id(1).to(tl.int64)
     entry = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK,), tl.float32)
-    largest = tl.full((BLOCK,), float("-inf"), tl.float32)
-    for start in range(0, parts, 64):
-        part = start + tl.arange(0, 64)
+    total = tl.zeros((128, BLOCK), tl.float32)
+    largest = tl.full((128, BLOCK), float("-inf"), tl.float32)
+    for start in range(0, parts, 128):
+        part = start + tl.arange(0, 128)
         mask = (part < parts)[:, None] & (entry < size)[None, :]
         at = (picture * parts + part)[:, None] * size + entry[None, :]
         value = tl.load(sums_ptr + at, mask=mask, other=0.0)
-        total += tl.sum(value, 0)
-        largest = tl.maximum(largest, tl.max(tl.where(mask, value, float("-inf")), 0))
-    total = tl.where(entry < C * STATE + 2 * C, total, largest)
+        total += value
+        largest = tl.maximum(largest, tl.where(mask, value, float("-inf")))
+    total = tl.where(entry < C * STATE + 2 * C, tl.sum(total, 0), tl.max(largest, 0))
     tl.store(total_ptr + picture * size + entry, total, mask=entry < size)
 
 
@@ -660,7 +660,8 @@ def exchange_weights(
     channel = tl.arange(0, BC)
     known = channel < C
     both = known[:, None] & known[None, :]
-    hidden = tl.load(widen_bias_ptr + channel, mask=known, other=0.0)
+    # All that is read from memory is asked for before anything is summed up.
+    hidden = tl.zeros((BC, BC), tl.float32)
     for part in tl.static_range(4):
         at = (part % 2 * batch + number) * size + C * STATE + (1 + part // 2) * C
         pooled = tl.load(total_ptr + at + channel, mask=known, other=0.0)
@@ -669,11 +670,15 @@ def exchange_weights(
         weight = tl.load(
             widen_ptr + (part * C + channel)[:, None] * C + channel[None, :], mask=both, other=0.0
         )
-        hidden += tl.sum(pooled[:, None] * weight, 0)
-    hidden = _gelu(hidden)
+        hidden += pooled[:, None] * weight
+    narrow = ()
     for modality in tl.static_range(2):
         at = channel[:, None] * (2 * C) + modality * C + channel[None, :]
-        omega = tl.sum(hidden[:, None] * tl.load(narrow_ptr + at, mask=both, other=0.0), 0)
+        narrow = narrow + (tl.load(narrow_ptr + at, mask=both, other=0.0),)
+    hidden = tl.sum(hidden, 0) + tl.load(widen_bias_ptr + channel, mask=known, other=0.0)
+    hidden = _gelu(hidden)
+    for modality in tl.static_range(2):
+        omega = tl.sum(hidden[:, None] * narrow[modality], 0)
         omega += tl.load(narrow_bias_ptr + modality * C + channel, mask=known, other=0.0)
         tl.store(out_ptr + (modality * batch + number) * C + channel, 2.0 * _sigmoid(omega), mask=known)
 
