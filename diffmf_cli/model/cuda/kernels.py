@@ -134,6 +134,37 @@ def detail(
     tl.store(at, sum, mask=(pixel < height * width)[:, None] & inside[None, :])
 
 
+@triton.jit
+def _tap(
+    x_ptr,
+    weight_ptr,
+    tap,
+    y,
+    x,
+    inside,
+    output,
+    h,
+    w,
+    INPUTS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    X_PIXEL: tl.constexpr,
+    BK: tl.constexpr,
+):
+    """What a tap of nine multiplies: neighbours of pixels, with the border repeated, and weights."""
+    y = tl.minimum(tl.maximum(y + tap // 3 - 1, 0), h - 1)
+    x = tl.minimum(tl.maximum(x + tap % 3 - 1, 0), w - 1)
+    k = tl.arange(0, BK)
+    mask = inside[:, None] & (k < INPUTS)[None, :]
+    at = (y * w + x).to(tl.int64) * X_PIXEL
+    values = tl.load(x_ptr + at[:, None] + k[None, :], mask=mask, other=0.0)
+    weight = tl.load(
+        weight_ptr + (tap * INPUTS + k)[:, None] * OUTPUTS + output[None, :],
+        mask=(k < INPUTS)[:, None] & (output < OUTPUTS)[None, :],
+        other=0.0,
+    )
+    return values, weight
+
+
 @triton.jit(do_not_specialize=("h", "w", "batch", "x_set", "x_picture", "out_set", "out_picture"))
 def convolve(
     x_ptr,
@@ -159,6 +190,7 @@ def convolve(
     LEAKY: tl.constexpr,
     RESIDUAL: tl.constexpr,
     SHUFFLE: tl.constexpr,
+    AHEAD: tl.constexpr,
     BK: tl.constexpr,
     BN: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -185,19 +217,21 @@ def convolve(
     weight_ptr += chosen * (9 * INPUTS * OUTPUTS)
     inside = pixel < out_h * out_w
     sum = tl.zeros((TOKENS, BN), tl.float32)
-    for tap in range(9):
-        at = STRIDE * (pixel // out_w) * w + STRIDE * (pixel % out_w)
-        at = _neighbour(at, tap // 3 - 1, tap % 3 - 1, h, w).to(tl.int64) * X_PIXEL
-        for first in tl.static_range(0, INPUTS, BK):
-            k = first + tl.arange(0, BK)
-            mask = inside[:, None] & (k < INPUTS)[None, :]
-            x = tl.load(x_ptr + at[:, None] + k[None, :], mask=mask, other=0.0)
-            weight = tl.load(
-                weight_ptr + (tap * INPUTS + k)[:, None] * OUTPUTS + output[None, :],
-                mask=(k < INPUTS)[:, None] & (output < OUTPUTS)[None, :],
-                other=0.0,
+    y = STRIDE * (pixel // out_w)
+    x = STRIDE * (pixel % out_w)
+    if AHEAD:
+        values, weight = _tap(x_ptr, weight_ptr, 0, y, x, inside, output, h, w, INPUTS, OUTPUTS, X_PIXEL, BK)
+        for tap in range(1, 9):
+            after = _tap(x_ptr, weight_ptr, tap, y, x, inside, output, h, w, INPUTS, OUTPUTS, X_PIXEL, BK)
+            sum = _dot(values, weight, sum)
+            values, weight = after
+        sum = _dot(values, weight, sum)
+    else:
+        for tap in range(9):
+            values, weight = _tap(
+                x_ptr, weight_ptr, tap, y, x, inside, output, h, w, INPUTS, OUTPUTS, X_PIXEL, BK
             )
-            sum = _dot(x, weight, sum)
+            sum = _dot(values, weight, sum)
     sum += tl.load(bias_ptr + chosen * OUTPUTS + output, mask=output < OUTPUTS, other=0.0)[None, :]
     if LEAKY:
         sum = tl.where(sum > 0, sum, 0.1 * sum)
