@@ -1,6 +1,6 @@
 """The network and its scan on a CUDA device: time, memory, launches, and how far from the device's limits.
 
-    python benchmarks/cuda.py [--models base lite] [--precisions fp16 fp32] [--json cuda.json]
+    python benchmarks/cuda.py [--models base lite] [--precisions fp16 fp32] [--pairs IR VIS] [--json FILE]
 
 Pictures lie on the device; a time is the median of repeated calls in a steady state, copies into and out of
 the captured graph included. Limits are measured in the same run: a large copy, bytes read plus bytes written,
@@ -8,6 +8,8 @@ and a large matrix product. `floor` is the larger of two times: operations over 
 bytes of all tensors that the launches take, each once a launch, over the copy's. The scan alone stands
 against its own floor, its inputs and its result moved once, and, where mamba-ssm is installed, against its
 `selective_scan_fn` between VMamba's cross-scan and cross-merge, from maps in the layout that these want.
+With two folders of pictures, each pair goes through every model and precision, and its fused luma in 8 bits
+is held against that of the network's plain operations in float32.
 """
 
 import argparse
@@ -24,6 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import diffmf_cli
 from diffmf_cli import scan
+from diffmf_cli.fusion.fuser import prepare
+from diffmf_cli.images.pairs import pair_folders
+from diffmf_cli.images.read import read_image
 from diffmf_cli.model.cuda import inference
 from diffmf_cli.scan import mamba_scan, reference, triton_scan
 
@@ -144,6 +149,32 @@ def model_row(name, precision, case, copied, rates):
     }
 
 
+def pair_row(name, precision, folders):
+    """How far one model in one precision is from plain float32 operations, over all pairs of two folders."""
+    fuser = diffmf_cli.load_model(name, device="cuda", precision=precision)
+    network, fused = fuser._network, fuser._fused_kernels
+    pairs = pair_folders(*folders).pairs
+    furthest, levels, differing, pixels = 0.0, 0, 0, 0
+    for pair in pairs:
+        prepared = prepare(read_image(pair.ir).pixels, read_image(pair.vis).pixels)
+        ir, vis = (torch.from_numpy(t)[None, None].to(DEVICE) for t in (prepared.ir, prepared.vis))
+        with torch.no_grad():
+            result, plain = fused(ir, vis), network(ir, vis)
+        apart = ((result * 255).round() - (plain * 255).round()).abs()
+        furthest = max(furthest, (result - plain).abs().max().item())
+        levels = max(levels, int(apart.max()))
+        differing += int((apart > 0).sum())
+        pixels += apart.numel()
+    return {
+        "model": name,
+        "precision": precision,
+        "pairs": len(pairs),
+        "largest_difference": furthest,
+        "grey_levels": levels,
+        "percent_of_pixels_that_differ": 100 * differing / pixels,
+    }
+
+
 def vmamba(x, delta, A, B, C, D, bias):
     """The four orders as VMamba (Liu et al. 2024) has them: copies, mamba-ssm's scan of each, their sum.
 
@@ -229,6 +260,7 @@ def main() -> None:
     )
     parser.add_argument("--models", nargs="+", default=["base", "lite"], help="names or paths")
     parser.add_argument("--precisions", nargs="+", default=["fp16", "fp32"], choices=list(TYPES))
+    parser.add_argument("--pairs", nargs=2, type=Path, metavar=("IR", "VIS"), help="folders of pictures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     options = parser.parse_args()
     if not torch.cuda.is_available():
@@ -242,9 +274,12 @@ def main() -> None:
     result = {"card": card, "torch": torch.__version__, "copy": copied, "products": rates}
     with scan.using("triton"):
         result["scan"] = show(console, "selective_scan_2d, 124x164x96, state size 1", scan_rows(copied))
-        cases = itertools.product(options.models, options.precisions, CASES)
-        rows = (model_row(*case, copied, rates) for case in cases)
+        kinds = list(itertools.product(options.models, options.precisions))
+        rows = (model_row(*kind, case, copied, rates) for kind in kinds for case in CASES)
         result["model"] = show(console, "network", rows)
+        if options.pairs:
+            rows = (pair_row(*kind, options.pairs) for kind in kinds)
+            result["pairs"] = show(console, "difference from plain float32", rows)
     if options.json:
         options.json.write_text(json.dumps(result, indent=1) + "\n")
 

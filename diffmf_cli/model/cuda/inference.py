@@ -66,11 +66,6 @@ def _tile(n: int) -> int:
     return max(16, _power(n))
 
 
-def _depth(inputs: int) -> int:
-    """Input channels of a step of a convolution."""
-    return min(64, _tile(inputs))
-
-
 def _after_norm(norm: nn.Module, linear: nn.Linear) -> tuple[Tensor, Tensor]:
     """A linear layer's weight and bias with the affine part of the LayerNorm before it."""
     assert isinstance(norm, nn.LayerNorm)
@@ -125,6 +120,7 @@ class _Convolution:
         sets, _, inputs, outputs = self.weight.shape
         batch, h, w = x.shape[1:4]
         block = min(64, _tile(outputs))
+        half = self.weight.dtype != torch.float32  # twice the bytes leave no room for loading ahead
         x_unit, out_unit = (gcd(16, *t.stride()[:2]) for t in (x, out))
         _launch(
             kernels.convolve,
@@ -153,10 +149,11 @@ class _Convolution:
             LEAKY=leaky,
             RESIDUAL=residual is not None,
             SHUFFLE=self.shuffle,
-            BK=_depth(inputs),
+            BK=_tile(inputs),
             BN=block,
             blocks=-(-outputs // block),
-            num_stages=1,  # or each of the nine loads would go around the nearest cache
+            AHEAD=half and outputs <= 16,
+            num_stages=3 if half and outputs > 16 else 1,
         )
         return out
 

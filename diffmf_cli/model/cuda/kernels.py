@@ -134,6 +134,37 @@ def detail(
     tl.store(at, sum, mask=(pixel < height * width)[:, None] & inside[None, :])
 
 
+@triton.jit
+def _tap(
+    x_ptr,
+    weight_ptr,
+    tap,
+    y,
+    x,
+    inside,
+    output,
+    h,
+    w,
+    INPUTS: tl.constexpr,
+    OUTPUTS: tl.constexpr,
+    X_PIXEL: tl.constexpr,
+    BK: tl.constexpr,
+):
+    """What a tap of nine multiplies: neighbours of pixels, with the border repeated, and weights."""
+    y = tl.minimum(tl.maximum(y + tap // 3 - 1, 0), h - 1)
+    x = tl.minimum(tl.maximum(x + tap % 3 - 1, 0), w - 1)
+    k = tl.arange(0, BK)
+    mask = inside[:, None] & (k < INPUTS)[None, :]
+    at = (y * w + x).to(tl.int64) * X_PIXEL
+    values = tl.load(x_ptr + at[:, None] + k[None, :], mask=mask, other=0.0)
+    weight = tl.load(
+        weight_ptr + (tap * INPUTS + k)[:, None] * OUTPUTS + output[None, :],
+        mask=(k < INPUTS)[:, None] & (output < OUTPUTS)[None, :],
+        other=0.0,
+    )
+    return values, weight
+
+
 @triton.jit(do_not_specialize=("h", "w", "batch", "x_set", "x_picture", "out_set", "out_picture"))
 def convolve(
     x_ptr,
@@ -159,6 +190,7 @@ def convolve(
     LEAKY: tl.constexpr,
     RESIDUAL: tl.constexpr,
     SHUFFLE: tl.constexpr,
+    AHEAD: tl.constexpr,
     BK: tl.constexpr,
     BN: tl.constexpr,
     TOKENS: tl.constexpr,
@@ -185,19 +217,21 @@ def convolve(
     weight_ptr += chosen * (9 * INPUTS * OUTPUTS)
     inside = pixel < out_h * out_w
     sum = tl.zeros((TOKENS, BN), tl.float32)
-    for tap in range(9):
-        at = STRIDE * (pixel // out_w) * w + STRIDE * (pixel % out_w)
-        at = _neighbour(at, tap // 3 - 1, tap % 3 - 1, h, w).to(tl.int64) * X_PIXEL
-        for first in tl.static_range(0, INPUTS, BK):
-            k = first + tl.arange(0, BK)
-            mask = inside[:, None] & (k < INPUTS)[None, :]
-            x = tl.load(x_ptr + at[:, None] + k[None, :], mask=mask, other=0.0)
-            weight = tl.load(
-                weight_ptr + (tap * INPUTS + k)[:, None] * OUTPUTS + output[None, :],
-                mask=(k < INPUTS)[:, None] & (output < OUTPUTS)[None, :],
-                other=0.0,
+    y = STRIDE * (pixel // out_w)
+    x = STRIDE * (pixel % out_w)
+    if AHEAD:
+        values, weight = _tap(x_ptr, weight_ptr, 0, y, x, inside, output, h, w, INPUTS, OUTPUTS, X_PIXEL, BK)
+        for tap in range(1, 9):
+            after = _tap(x_ptr, weight_ptr, tap, y, x, inside, output, h, w, INPUTS, OUTPUTS, X_PIXEL, BK)
+            sum = _dot(values, weight, sum)
+            values, weight = after
+        sum = _dot(values, weight, sum)
+    else:
+        for tap in range(9):
+            values, weight = _tap(
+                x_ptr, weight_ptr, tap, y, x, inside, output, h, w, INPUTS, OUTPUTS, X_PIXEL, BK
             )
-            sum = _dot(x, weight, sum)
+            sum = _dot(values, weight, sum)
     sum += tl.load(bias_ptr + chosen * OUTPUTS + output, mask=output < OUTPUTS, other=0.0)[None, :]
     if LEAKY:
         sum = tl.where(sum > 0, sum, 0.1 * sum)
@@ -593,21 +627,21 @@ def exchange_sums(
     gain = tl.load(norm_ptr + modality * C + channel, mask=known, other=0.0)[None, :]
     shift = tl.load(norm_bias_ptr + modality * C + channel, mask=known, other=0.0)[None, :]
     products = tl.zeros((BC, STATE), tl.float32)
-    weights = tl.zeros((BC,), tl.float32)
-    total = tl.zeros((BC,), tl.float32)
-    largest = tl.full((BC,), float("-inf"), tl.float32)
+    weights = tl.zeros((TOKENS, BC), tl.float32)  # summed over the pixels at the end
+    total = tl.zeros((TOKENS, BC), tl.float32)
+    largest = tl.full((TOKENS, BC), float("-inf"), tl.float32)
     for start in range(tl.program_id(0) * span, tl.minimum((tl.program_id(0) + 1) * span, tokens), TOKENS):
         pixel = start + tl.arange(0, TOKENS)
         inside = pixel < tl.minimum((tl.program_id(0) + 1) * span, tokens)
         mask = inside[:, None] & known[None, :]
         features = tl.load(x_ptr + (own + pixel)[:, None] * C + channel[None, :], mask=mask, other=0.0)
         features = _normed(features.to(tl.float32), mask, C) * gain + shift
-        total += tl.sum(tl.where(mask, features, 0.0), 0)
-        largest = tl.maximum(largest, tl.max(tl.where(mask, features, float("-inf")), 0))
+        total += tl.where(mask, features, 0.0)
+        largest = tl.maximum(largest, tl.where(mask, features, float("-inf")))
         at = (own + pixel)[:, None] * PROJECTED + (2 * C + 2 * STATE + channel // HEAD)[None, :]
         weight = softplus(tl.load(projected_ptr + at, mask=mask, other=0.0).to(tl.float32)) * rate[None, :]
         weight = tl.where(mask, weight, 0.0)
-        weights += tl.sum(weight, 0)
+        weights += weight
         x = tl.load(mixed_ptr + (own + pixel)[:, None] * mixed + channel[None, :], mask=mask, other=0.0)
         at = (others + pixel)[:, None] * mixed + (C + state)[None, :]
         B = tl.load(mixed_ptr + at, mask=inside[:, None], other=0.0)
@@ -616,9 +650,9 @@ def exchange_sums(
     sums_ptr += (picture.to(tl.int64) * tl.num_programs(0) + tl.program_id(0)) * size
     at = channel[:, None] * STATE + state[None, :]
     tl.store(sums_ptr + at, products, mask=known[:, None])
-    tl.store(sums_ptr + C * STATE + channel, weights, mask=known)
-    tl.store(sums_ptr + C * STATE + C + channel, total, mask=known)
-    tl.store(sums_ptr + C * STATE + 2 * C + channel, largest, mask=known)
+    tl.store(sums_ptr + C * STATE + channel, tl.sum(weights, 0), mask=known)
+    tl.store(sums_ptr + C * STATE + C + channel, tl.sum(total, 0), mask=known)
+    tl.store(sums_ptr + C * STATE + 2 * C + channel, tl.max(largest, 0), mask=known)
 
 
 @triton.jit(do_not_specialize=("parts",))
@@ -627,16 +661,16 @@ def exchange_totals(sums_ptr, total_ptr, parts, C: tl.constexpr, STATE: tl.const
     size: tl.constexpr = C * STATE + 3 * C
     picture = tl.program_id(1).to(tl.int64)
     entry = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    total = tl.zeros((BLOCK,), tl.float32)
-    largest = tl.full((BLOCK,), float("-inf"), tl.float32)
-    for start in range(0, parts, 64):
-        part = start + tl.arange(0, 64)
+    total = tl.zeros((128, BLOCK), tl.float32)
+    largest = tl.full((128, BLOCK), float("-inf"), tl.float32)
+    for start in range(0, parts, 128):
+        part = start + tl.arange(0, 128)
         mask = (part < parts)[:, None] & (entry < size)[None, :]
         at = (picture * parts + part)[:, None] * size + entry[None, :]
         value = tl.load(sums_ptr + at, mask=mask, other=0.0)
-        total += tl.sum(value, 0)
-        largest = tl.maximum(largest, tl.max(tl.where(mask, value, float("-inf")), 0))
-    total = tl.where(entry < C * STATE + 2 * C, total, largest)
+        total += value
+        largest = tl.maximum(largest, tl.where(mask, value, float("-inf")))
+    total = tl.where(entry < C * STATE + 2 * C, tl.sum(total, 0), tl.max(largest, 0))
     tl.store(total_ptr + picture * size + entry, total, mask=entry < size)
 
 
@@ -660,7 +694,8 @@ def exchange_weights(
     channel = tl.arange(0, BC)
     known = channel < C
     both = known[:, None] & known[None, :]
-    hidden = tl.load(widen_bias_ptr + channel, mask=known, other=0.0)
+    # All that is read from memory is asked for before anything is summed up.
+    hidden = tl.zeros((BC, BC), tl.float32)
     for part in tl.static_range(4):
         at = (part % 2 * batch + number) * size + C * STATE + (1 + part // 2) * C
         pooled = tl.load(total_ptr + at + channel, mask=known, other=0.0)
@@ -669,11 +704,15 @@ def exchange_weights(
         weight = tl.load(
             widen_ptr + (part * C + channel)[:, None] * C + channel[None, :], mask=both, other=0.0
         )
-        hidden += tl.sum(pooled[:, None] * weight, 0)
-    hidden = _gelu(hidden)
+        hidden += pooled[:, None] * weight
+    narrow = ()
     for modality in tl.static_range(2):
         at = channel[:, None] * (2 * C) + modality * C + channel[None, :]
-        omega = tl.sum(hidden[:, None] * tl.load(narrow_ptr + at, mask=both, other=0.0), 0)
+        narrow = narrow + (tl.load(narrow_ptr + at, mask=both, other=0.0),)
+    hidden = tl.sum(hidden, 0) + tl.load(widen_bias_ptr + channel, mask=known, other=0.0)
+    hidden = _gelu(hidden)
+    for modality in tl.static_range(2):
+        omega = tl.sum(hidden[:, None] * narrow[modality], 0)
         omega += tl.load(narrow_bias_ptr + modality * C + channel, mask=known, other=0.0)
         tl.store(out_ptr + (modality * batch + number) * C + channel, 2.0 * _sigmoid(omega), mask=known)
 
