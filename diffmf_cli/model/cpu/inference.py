@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from diffmf_cli.model.cpu import block_kernels as blocks
 from diffmf_cli.model.cpu import picture_kernels as pictures
-from diffmf_cli.model.cpu.scan_kernels import scan_in_place
+from diffmf_cli.model.cpu.product_kernels import CHUNK
+from diffmf_cli.model.cpu.scan_kernels import scan_in_place, scan_room
 from diffmf_cli.model.network import (
     MARGIN,
     ChannelExchange,
@@ -34,6 +35,7 @@ from diffmf_cli.threads import on_threads
 
 _ROWS = 8  # of a strip at least: lower ones would compute their neighbours' rows too often
 _SUMMED_TOKENS = 2**12  # in a strip of sums
+_KEPT_TOKENS = 2**16  # of a map whose decays stay in a cache: fewer than that are not computed twice
 
 
 def _double(t: Tensor | None) -> np.ndarray:
@@ -42,8 +44,21 @@ def _double(t: Tensor | None) -> np.ndarray:
     return result
 
 
+def _empty(*shape: int) -> np.ndarray:
+    """Vectors of `LANES` that no line of the cache cuts: numpy's begin a quarter of a line late.
+
+    Numpy asks for large pages, without which walks along columns would wait for addresses.
+    """
+    line = LANES * 4
+    size = math.prod(shape)
+    room = np.empty(size + LANES, np.float32)
+    return room[-room.ctypes.data % line // 4 :][:size].reshape(shape)
+
+
 def _float(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array, np.float32)
+    result = _empty(*array.shape)
+    result[...] = array
+    return result
 
 
 def _padded(array: np.ndarray, *axes: int) -> np.ndarray:
@@ -83,7 +98,7 @@ def _shuffled(conv: nn.Conv2d, added: np.ndarray | None = None) -> tuple[np.ndar
         _windows(weight[:, k].swapaxes(0, 1).reshape(-1, *weight.shape[3:]), bias[:, k].T.ravel())
         for k in range(2)
     ]
-    return np.stack([part[0] for part in parts]), np.stack([part[1] for part in parts])
+    return _float(np.stack([part[0] for part in parts])), _float(np.stack([part[1] for part in parts]))
 
 
 def _depthwise(conv: nn.Module) -> tuple[np.ndarray, np.ndarray]:
@@ -104,10 +119,7 @@ def _linear(linear: nn.Module) -> tuple[np.ndarray, np.ndarray]:
 
 
 class _Room:
-    """Arrays that one scan after the other uses: new ones from the system would cost as much as filling them.
-
-    Numpy asks for large pages, without which a walk along columns waits for addresses.
-    """
+    """Arrays of one scan after the other: new ones from the system would cost as much as filling them."""
 
     def __init__(self) -> None:
         self._arrays: dict[Any, np.ndarray] = {}
@@ -117,7 +129,7 @@ class _Room:
         size = math.prod(shape)
         if name not in self._arrays or self._arrays[name].size < size:
             self._arrays.pop(name, None)  # before there is a larger one
-            self._arrays[name] = np.empty(size, np.float32)
+            self._arrays[name] = _empty(size)
         return self._arrays[name][:size].reshape(shape)
 
 
@@ -171,9 +183,12 @@ class _Scan:
             h,
         )
 
+        kept = w if h * w <= _KEPT_TOKENS else min(w, CHUNK)
+
         def scan(block: int) -> None:
-            between = room.take(get_ident(), h * w, 2, LANES)
-            scan_in_place(values, selected, self.delta, self.A, self.D, self.delta_bias, h, w, block, between)
+            own = room.take(get_ident(), scan_room(h, w, kept))
+            parameters = self.delta, self.A, self.D, self.delta_bias
+            scan_in_place(values, selected, *parameters, h, w, block, kept, own)
 
         on_threads(scan, range(len(self.delta)))
         return values
@@ -214,7 +229,7 @@ class _Stem:
 
     def run(self, picture: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         h, w = len(rows) // 4, len(columns) // 4
-        out = np.empty((h * w, len(self.weights[-1])), np.float32)
+        out = _empty(h * w, len(self.weights[-1]))
         _rows(lambda top, bottom: pictures.stem(picture, rows, columns, top, bottom, *self.weights, out), h)
         return out
 
@@ -233,7 +248,7 @@ class _Extraction:
     def run(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int, room: _Room) -> None:
         shared = []
         for feature in (ir, vis):
-            out = np.empty_like(feature)
+            out = _empty(*feature.shape)
             _rows(lambda *rows, x=feature, out=out: blocks.conv(x, h, w, *rows, *self.conv, out), h)
             self.shared.run(out, h, w, room)
             shared.append(out)
@@ -308,7 +323,7 @@ class _Channels:
         omega = 1 / (1 + np.exp(-(hidden @ second + second_bias))).reshape(2, 1, c)
         weight = _float(np.stack([w for w, _ in self.out]) * 2 * omega)
         bias = _float(np.stack([b for _, b in self.out]) * 2 * omega[:, 0])
-        both = np.empty((2 * h * w, c), np.float32)
+        both = _empty(2 * h * w, c)
         _rows(
             lambda *rows: blocks.channel_read(
                 ir,
@@ -352,7 +367,7 @@ class _Space:
     def run(self, both: np.ndarray, h: int, w: int, room: _Room) -> np.ndarray:
         """`both` `(h * w * 2, C)` -> `(h * w, C)`."""
         c = both.shape[1]
-        out = np.empty((h * w, len(self.bias)), np.float32)
+        out = _empty(h * w, len(self.bias))
         stacked = both.reshape(h * w, 2 * c)
 
         def finish(
@@ -458,7 +473,7 @@ class CpuInference:
 def _halved(both: np.ndarray, h: int, w: int) -> np.ndarray:
     """Means of 2x2 tokens, for `h` rows and `w` columns of the result."""
     x = both.reshape(-1, 2 * both.shape[1])
-    half = np.empty((h * w, x.shape[1]), np.float32)
+    half = _empty(h * w, x.shape[1])
     _rows(lambda *rows: blocks.halve(x, 2 * w, *rows, half), h, 1)
     return half.reshape(-1, both.shape[1])
 
