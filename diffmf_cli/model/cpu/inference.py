@@ -8,7 +8,7 @@ anything between them become one.
 
 import math
 from collections.abc import Callable
-from threading import get_ident
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -118,19 +118,19 @@ def _linear(linear: nn.Module) -> tuple[np.ndarray, np.ndarray]:
     return _double(linear.weight).T, _double(linear.bias)
 
 
+@dataclass
 class _Room:
-    """Arrays of one scan after the other: new ones from the system would cost as much as filling them."""
+    """Memory that one scan after the other uses: new one from the system would cost as much as filling it.
 
-    def __init__(self) -> None:
-        self._arrays: dict[Any, np.ndarray] = {}
+    Attributes:
+        values: what the scan walks through and makes, and whose result the next one overwrites.
+        selected: step sizes, B and C.
+        tasks: what each block of channels at work needs for itself.
+    """
 
-    def take(self, name: Any, *shape: int) -> np.ndarray:
-        """Contents are whatever was there."""
-        size = math.prod(shape)
-        if name not in self._arrays or self._arrays[name].size < size:
-            self._arrays.pop(name, None)  # before there is a larger one
-            self._arrays[name] = _empty(size)
-        return self._arrays[name][:size].reshape(shape)
+    values: np.ndarray
+    selected: np.ndarray
+    tasks: np.ndarray
 
 
 def _rows(work: Callable[[int, int], Any], h: int, lowest: int = _ROWS) -> None:
@@ -138,6 +138,17 @@ def _rows(work: Callable[[int, int], Any], h: int, lowest: int = _ROWS) -> None:
     count = max(1, min(2 * torch.get_num_threads(), h // lowest))
     edges = [h * i // count for i in range(count + 1)]
     on_threads(lambda i: work(edges[i], edges[i + 1]), range(count))
+
+
+def _at_once(blocks: int) -> int:
+    """How many blocks of channels are at work."""
+    return min(torch.get_num_threads(), blocks)
+
+
+def _task(h: int, w: int) -> tuple[int, int]:
+    """Columns whose decays a block keeps, and the size of its room."""
+    kept = w if h * w <= _KEPT_TOKENS else min(w, CHUNK)
+    return kept, scan_room(h, w, kept)
 
 
 class _Scan:
@@ -174,8 +185,8 @@ class _Scan:
         self, tokens: np.ndarray, h: int, w: int, layout: tuple[int, int, int, int], room: _Room
     ) -> np.ndarray:
         """The scan's result `(d / LANES, h * w, LANES)`, until the next; for `layout` see `prepare`."""
-        values = room.take("values", len(self.delta), h * w, LANES)
-        selected = room.take("selected", h * w, self.selected)
+        values = room.values[: self.delta_bias.size * h * w].reshape(-1, h * w, LANES)
+        selected = room.selected[: h * w * self.selected].reshape(h * w, self.selected)
         _rows(
             lambda top, bottom: blocks.prepare(
                 tokens, h, w, *layout, top, bottom, *self.prepare, values, selected
@@ -183,12 +194,14 @@ class _Scan:
             h,
         )
 
-        kept = w if h * w <= _KEPT_TOKENS else min(w, CHUNK)
+        kept, size = _task(h, w)
+        free = [room.tasks[i * size :][:size] for i in range(_at_once(len(values)))]
 
         def scan(block: int) -> None:
-            own = room.take(get_ident(), scan_room(h, w, kept))
             parameters = self.delta, self.A, self.D, self.delta_bias
+            own = free.pop()
             scan_in_place(values, selected, *parameters, h, w, block, kept, own)
+            free.append(own)
 
         on_threads(scan, range(len(self.delta)))
         return values
@@ -227,11 +240,11 @@ class _Stem:
         self.detail = _convolution(stem.full)
         self.weights = (*self.detail, *_convolution(stem.to_half), *_convolution(stem.to_quarter))
 
-    def run(self, picture: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        h, w = len(rows) // 4, len(columns) // 4
-        out = _empty(h * w, len(self.weights[-1]))
-        _rows(lambda top, bottom: pictures.stem(picture, rows, columns, top, bottom, *self.weights, out), h)
-        return out
+    def run(self, picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
+        _rows(
+            lambda top, bottom: pictures.stem(picture, rows, columns, top, bottom, *self.weights, out),
+            len(rows) // 4,
+        )
 
 
 class _Extraction:
@@ -245,13 +258,11 @@ class _Extraction:
         (ir, ir_bias), (vis, vis_bias) = (_linear(stage.guide[m]) for m in ("ir", "vis"))
         self.guide = _float(np.stack([ir, -vis])), _float(np.stack([ir_bias, vis_bias]))
 
-    def run(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int, room: _Room) -> None:
-        shared = []
-        for feature in (ir, vis):
-            out = _empty(*feature.shape)
+    def run(self, ir: np.ndarray, vis: np.ndarray, shared: np.ndarray, h: int, w: int, room: _Room) -> None:
+        """`shared` `(2, h * w, C)` is overwritten."""
+        for feature, out in zip((ir, vis), shared, strict=True):
             _rows(lambda *rows, x=feature, out=out: blocks.conv(x, h, w, *rows, *self.conv, out), h)
             self.shared.run(out, h, w, room)
-            shared.append(out)
         self.ir.run(ir, h, w, room)
         self.vis.run(vis, h, w, room)
         _rows(lambda *rows: blocks.guide_both(*shared, h, w, *rows, *self.spread, *self.guide, ir, vis), h)
@@ -301,8 +312,8 @@ class _Channels:
         self.omega = [_linear(exchange.omega[0]), _linear(exchange.omega[2])]
         self.c, self.state, self.heads = c, state, heads
 
-    def run(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int) -> np.ndarray:
-        """Of both, token by token in turns: `(h * w * 2, C)`."""
+    def run(self, ir: np.ndarray, vis: np.ndarray, both: np.ndarray, h: int, w: int) -> None:
+        """`both` `(h * w * 2, C)` becomes that of both, token by token in turns."""
         c = self.c
         step = max(1, _SUMMED_TOKENS // w)
 
@@ -323,7 +334,6 @@ class _Channels:
         omega = 1 / (1 + np.exp(-(hidden @ second + second_bias))).reshape(2, 1, c)
         weight = _float(np.stack([w for w, _ in self.out]) * 2 * omega)
         bias = _float(np.stack([b for _, b in self.out]) * 2 * omega[:, 0])
-        both = _empty(2 * h * w, c)
         _rows(
             lambda *rows: blocks.channel_read(
                 ir,
@@ -342,7 +352,6 @@ class _Channels:
             ),
             h,
         )
-        return both
 
 
 class _Space:
@@ -364,10 +373,14 @@ class _Space:
                 self.finish.append((*scan.norm, *scan.gate, *folded))
         self.bias = _float(self.bias)
 
-    def run(self, both: np.ndarray, h: int, w: int, room: _Room) -> np.ndarray:
-        """`both` `(h * w * 2, C)` -> `(h * w, C)`."""
+    def run(
+        self, both: np.ndarray, below: list[np.ndarray], h: int, w: int, room: _Room, out: np.ndarray
+    ) -> None:
+        """`both` `(h * w * 2, C)` -> `out` `(h * w, C)`, to which the result `below` is added, if any.
+
+        There `out` takes its place, since the last two scans need most memory.
+        """
         c = both.shape[1]
-        out = _empty(h * w, len(self.bias))
         stacked = both.reshape(h * w, 2 * c)
 
         def finish(
@@ -383,13 +396,15 @@ class _Space:
 
         y = self.scans[0].run(stacked, h, w, (w, w, 0, 1), room)
         finish(0, stacked, (0, 1), y, (0, w, 1))
+        if below:
+            _add_doubled(below.pop(), h, w, out)
+        below.append(out)
         y = self.scans[1].run(both, h, 2 * w, (2 * w, 2 * w, 0, 1), room)
         for m in range(2):
             finish(1 + m, both, (m, 2), y, (m, 2 * w, 2))
         y = self.scans[2].run(both, h, 2 * w, (2 * w, w, 1 - 2 * w, 2), room)
         for m in range(2):
             finish(3 + m, both, (m, 2), y, (m * w, 2 * w, 1))
-        return out
 
 
 class CpuInference:
@@ -398,10 +413,12 @@ class CpuInference:
     def __init__(self, network: DiffMF) -> None:
         decoder: Decoder = network.decoder
         second, second_bias = _convolution(decoder.residual[2])
-        c = network.config.width
+        self.width = c = network.config.width
         self.stems = _Stem(network.stem_ir), _Stem(network.stem_vis)
         self.extraction = [_Extraction(stage) for stage in network.extraction]
         self.channels = _Channels(network.channel_exchange)
+        scan = self.extraction[0].ir.scan
+        self.inner, self.selected = scan.delta_bias.size, scan.selected
         # The decoder's first convolution is of single pixels: it may go before the doubling.
         shares = np.split(_double(decoder.reduce.weight)[:, :, 0, 0].T, 3)
         biases = _double(decoder.reduce.bias), np.zeros(c), np.zeros(c)
@@ -440,42 +457,53 @@ class CpuInference:
     def _fuse(self, ir: np.ndarray, vis: np.ndarray, out: np.ndarray) -> None:
         """Two pictures `(H, W)` -> `out` `(H, W)`."""
         rows, columns = (reflected(n).numpy() for n in ir.shape)
-        h, w = len(rows) // 4, len(columns) // 4
-        features = self._exchange(
-            self.stems[0].run(ir, rows, columns), self.stems[1].run(vis, rows, columns), h, w
-        )
+        features = self._features(ir, vis, rows, columns)
         _rows(
             lambda *strip: pictures.decode(
                 features, ir, vis, rows, columns, MARGIN, *strip, *self.decoder, out
             ),
-            h,
+            len(rows) // 4,
         )
 
-    def _exchange(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int) -> np.ndarray:
-        """The state space part, and the decoder's first convolution: `(h * w, C)`."""
-        room = _Room()
+    def _features(self, ir: np.ndarray, vis: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Stems, the state space part, and the decoder's first convolution: `(h * w, C)`."""
+        h, w = len(rows) // 4, len(columns) // 4
+        size, values = h * w * self.width, h * w * self.inner
+        # One piece of memory. In the extraction: what is shared, both features, values. In the exchanges:
+        # what was exchanged, values of two modalities, the result.
+        memory = _empty(max(4 * size + values, 3 * size + 2 * values))
+        shared, features = memory[: 4 * size].reshape(2, 2, h * w, self.width)
+        for stem, picture, feature in zip(self.stems, (ir, vis), features, strict=True):
+            stem.run(picture, rows, columns, feature)
+        blocks, selected = self.inner // LANES, 2 * h * w * self.selected
+        tasks = max(  # of scans of twice the channels, and of twice the columns
+            _at_once(n) * _task(h >> k, wide >> k)[1]
+            for n, wide in ((2 * blocks, w), (blocks, 2 * w))
+            for k in range(3)
+        )
+        room = _Room(memory[4 * size :], *np.split(_empty(selected + tasks), [selected]))
         for stage in self.extraction:
-            stage.run(ir, vis, h, w, room)
-        both = self.channels.run(ir, vis, h, w)
-        del ir, vis
-        levels = [both]
+            stage.run(*features, shared, h, w, room)
+        both = shared.reshape(-1, self.width)
+        self.channels.run(*features, both, h, w)
+        room.values, result = np.split(memory[2 * size :], [-size])
+        # The lower levels fit into that, but for a result that the highest takes while it makes its own.
+        count = [(h >> k) * (w >> k) * self.width for k in range(3)]
+        middle, low, low_result, _ = np.split(result, np.cumsum([2 * count[1], 2 * count[2], count[2]]))
+        levels = [both, middle.reshape(-1, self.width), low.reshape(-1, self.width)]
         for k in (1, 2):
-            levels.append(_halved(levels[-1], h >> k, w >> k))
-        del both
-        result = self.levels[2].run(levels.pop(), h >> 2, w >> 2, room)
-        for k in (1, 0):
-            larger = self.levels[k].run(levels.pop(), h >> k, w >> k, room)
-            _add_doubled(result, h >> k, w >> k, larger)
-            result = larger
-        return result
+            _halve(levels[k - 1], h >> k, w >> k, levels[k])
+        below: list[np.ndarray] = []
+        for k, place in ((2, low_result), (1, None), (0, result)):
+            out = (_empty(count[k]) if place is None else place).reshape(-1, self.width)
+            self.levels[k].run(levels[k], below, h >> k, w >> k, room, out)
+        return below.pop()
 
 
-def _halved(both: np.ndarray, h: int, w: int) -> np.ndarray:
+def _halve(both: np.ndarray, h: int, w: int, out: np.ndarray) -> None:
     """Means of 2x2 tokens, for `h` rows and `w` columns of the result."""
-    x = both.reshape(-1, 2 * both.shape[1])
-    half = _empty(h * w, x.shape[1])
-    _rows(lambda *rows: blocks.halve(x, 2 * w, *rows, half), h, 1)
-    return half.reshape(-1, both.shape[1])
+    c = 2 * both.shape[1]
+    _rows(lambda *rows: blocks.halve(both.reshape(-1, c), 2 * w, *rows, out.reshape(-1, c)), h, 1)
 
 
 def _add_doubled(x: np.ndarray, h: int, w: int, out: np.ndarray) -> None:
