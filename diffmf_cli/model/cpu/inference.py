@@ -140,17 +140,6 @@ def _rows(work: Callable[[int, int], Any], h: int, lowest: int = _ROWS) -> None:
     on_threads(lambda i: work(edges[i], edges[i + 1]), range(count))
 
 
-def _at_once(blocks: int) -> int:
-    """How many blocks of channels are at work."""
-    return min(torch.get_num_threads(), blocks)
-
-
-def _task(h: int, w: int) -> tuple[int, int]:
-    """Columns whose decays a block keeps, and the size of its room."""
-    kept = w if h * w <= _KEPT_TOKENS else min(w, CHUNK)
-    return kept, scan_room(h, w, kept)
-
-
 class _Scan:
     """A `VSSBlock`'s norm, and its `SS2D` up to the result of the scan."""
 
@@ -181,21 +170,30 @@ class _Scan:
         out, out_bias = _linear(ss2d.out_proj)
         self.out, self.out_bias = np.pad(out * gain, [(0, -inner % LANES), (0, 0)]), out_bias * gain
 
+    def _tasks(self, h: int, w: int) -> tuple[int, int, int]:
+        """Columns whose decays a block of channels keeps, the size of its room, and how many are at work."""
+        kept = w if h * w <= _KEPT_TOKENS else min(w, CHUNK)
+        return kept, scan_room(h, w, kept), min(torch.get_num_threads(), len(self.delta))
+
+    def needs(self, h: int, w: int) -> tuple[int, int, int]:
+        """Sizes of a `_Room` for this."""
+        _, size, at_once = self._tasks(h, w)
+        return self.delta_bias.size * h * w, self.selected * h * w, size * at_once
+
     def run(
         self, tokens: np.ndarray, h: int, w: int, layout: tuple[int, int, int, int], room: _Room
     ) -> np.ndarray:
         """The scan's result `(d / LANES, h * w, LANES)`, until the next; for `layout` see `prepare`."""
-        values = room.values[: self.delta_bias.size * h * w].reshape(-1, h * w, LANES)
-        selected = room.selected[: h * w * self.selected].reshape(h * w, self.selected)
+        kept, size, at_once = self._tasks(h, w)
+        values = room.values[: self.delta_bias.size * h * w].reshape(len(self.delta), h * w, LANES)
+        selected = room.selected[: self.selected * h * w].reshape(h * w, self.selected)
+        free = [room.tasks[i * size :][:size] for i in range(at_once)]
         _rows(
             lambda top, bottom: blocks.prepare(
                 tokens, h, w, *layout, top, bottom, *self.prepare, values, selected
             ),
             h,
         )
-
-        kept, size = _task(h, w)
-        free = [room.tasks[i * size :][:size] for i in range(_at_once(len(values)))]
 
         def scan(block: int) -> None:
             parameters = self.delta, self.A, self.D, self.delta_bias
@@ -373,6 +371,10 @@ class _Space:
                 self.finish.append((*scan.norm, *scan.gate, *folded))
         self.bias = _float(self.bias)
 
+    def needs(self, h: int, w: int) -> list[tuple[int, int, int]]:
+        """Sizes of a `_Room` for each scan of a level of `h` x `w` tokens."""
+        return [scan.needs(h, columns) for scan, columns in zip(self.scans, (w, 2 * w, 2 * w), strict=True)]
+
     def run(
         self, both: np.ndarray, below: list[np.ndarray], h: int, w: int, room: _Room, out: np.ndarray
     ) -> None:
@@ -417,8 +419,6 @@ class CpuInference:
         self.stems = _Stem(network.stem_ir), _Stem(network.stem_vis)
         self.extraction = [_Extraction(stage) for stage in network.extraction]
         self.channels = _Channels(network.channel_exchange)
-        scan = self.extraction[0].ir.scan
-        self.inner, self.selected = scan.delta_bias.size, scan.selected
         # The decoder's first convolution is of single pixels: it may go before the doubling.
         shares = np.split(_double(decoder.reduce.weight)[:, :, 0, 0].T, 3)
         biases = _double(decoder.reduce.bias), np.zeros(c), np.zeros(c)
@@ -468,24 +468,22 @@ class CpuInference:
     def _features(self, ir: np.ndarray, vis: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Stems, the state space part, and the decoder's first convolution: `(h * w, C)`."""
         h, w = len(rows) // 4, len(columns) // 4
-        size, values = h * w * self.width, h * w * self.inner
+        size = h * w * self.width
+        narrow = self.extraction[0].ir.scan.needs(h, w)
+        wide = [need for k, level in enumerate(self.levels) for need in level.needs(h >> k, w >> k)]
+        values, selected, tasks = np.max([narrow, *wide], 0)
         # One piece of memory. In the extraction: what is shared, both features, values. In the exchanges:
         # what was exchanged, values of two modalities, the result.
-        memory = _empty(max(4 * size + values, 3 * size + 2 * values))
+        memory = _empty(max(4 * size + narrow[0], 3 * size + values))
         shared, features = memory[: 4 * size].reshape(2, 2, h * w, self.width)
         for stem, picture, feature in zip(self.stems, (ir, vis), features, strict=True):
             stem.run(picture, rows, columns, feature)
-        blocks, selected = self.inner // LANES, 2 * h * w * self.selected
-        tasks = max(  # of scans of twice the channels, and of twice the columns
-            _at_once(n) * _task(h >> k, wide >> k)[1]
-            for n, wide in ((2 * blocks, w), (blocks, 2 * w))
-            for k in range(3)
-        )
+        ir, vis = features
         room = _Room(memory[4 * size :], *np.split(_empty(selected + tasks), [selected]))
         for stage in self.extraction:
-            stage.run(*features, shared, h, w, room)
+            stage.run(ir, vis, shared, h, w, room)
         both = shared.reshape(-1, self.width)
-        self.channels.run(*features, both, h, w)
+        self.channels.run(ir, vis, both, h, w)
         room.values, result = np.split(memory[2 * size :], [-size])
         # The lower levels fit into that, but for a result that the highest takes while it makes its own.
         count = [(h >> k) * (w >> k) * self.width for k in range(3)]

@@ -40,6 +40,7 @@ def plain(model, ir, vis):
         (Config(width=16, d_state=3, expand=2), (150, 210)),
         (Config(width=48, extraction=1, expand=1.3), (50, 70)),  # widths that fill no whole lanes
         (Config(width=16, extraction=1), (20, 1500)),  # several tiles side by side
+        (Config(width=32, extraction=1, expand=1.02), (50, 70)),  # two modalities fill more than twice one's
         (Config(width=16), (1, 1)),
     ],
     ids=str,
