@@ -1,4 +1,4 @@
-"""The selective scan inside the network: in place, and what it needs beside does not grow with the picture.
+"""The selective scan inside the network: in place, and with little beside it however large the picture.
 
 Four orders, each of which enters a line with a state that depends on all lines before. So a first pass finds
 what every row and column makes of a state, from which follows what enters each of them. The second pass takes
