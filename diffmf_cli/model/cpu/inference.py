@@ -8,7 +8,7 @@ anything between them become one.
 
 import math
 from collections.abc import Callable
-from threading import get_ident
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from diffmf_cli.model.cpu import block_kernels as blocks
 from diffmf_cli.model.cpu import picture_kernels as pictures
-from diffmf_cli.model.cpu.scan_kernels import scan_in_place
+from diffmf_cli.model.cpu.product_kernels import CHUNK
+from diffmf_cli.model.cpu.scan_kernels import scan_in_place, scan_room
 from diffmf_cli.model.network import (
     MARGIN,
     ChannelExchange,
@@ -34,6 +35,7 @@ from diffmf_cli.threads import on_threads
 
 _ROWS = 8  # of a strip at least: lower ones would compute their neighbours' rows too often
 _SUMMED_TOKENS = 2**12  # in a strip of sums
+_KEPT_TOKENS = 2**16  # of a map whose decays stay in a cache: fewer than that are not computed twice
 
 
 def _double(t: Tensor | None) -> np.ndarray:
@@ -42,8 +44,21 @@ def _double(t: Tensor | None) -> np.ndarray:
     return result
 
 
+def _empty(*shape: int) -> np.ndarray:
+    """Vectors of `LANES` that no line of the cache cuts: numpy's begin a quarter of a line late.
+
+    Numpy asks for large pages, without which walks along columns would wait for addresses.
+    """
+    line = LANES * 4
+    size = math.prod(shape)
+    room = np.empty(size + LANES, np.float32)
+    return room[-room.ctypes.data % line // 4 :][:size].reshape(shape)
+
+
 def _float(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array, np.float32)
+    result = _empty(*array.shape)
+    result[...] = array
+    return result
 
 
 def _padded(array: np.ndarray, *axes: int) -> np.ndarray:
@@ -83,7 +98,7 @@ def _shuffled(conv: nn.Conv2d, added: np.ndarray | None = None) -> tuple[np.ndar
         _windows(weight[:, k].swapaxes(0, 1).reshape(-1, *weight.shape[3:]), bias[:, k].T.ravel())
         for k in range(2)
     ]
-    return np.stack([part[0] for part in parts]), np.stack([part[1] for part in parts])
+    return _float(np.stack([part[0] for part in parts])), _float(np.stack([part[1] for part in parts]))
 
 
 def _depthwise(conv: nn.Module) -> tuple[np.ndarray, np.ndarray]:
@@ -103,22 +118,19 @@ def _linear(linear: nn.Module) -> tuple[np.ndarray, np.ndarray]:
     return _double(linear.weight).T, _double(linear.bias)
 
 
+@dataclass
 class _Room:
-    """Arrays that one scan after the other uses: new ones from the system would cost as much as filling them.
+    """Memory that one scan after the other uses: new one from the system would cost as much as filling it.
 
-    Numpy asks for large pages, without which a walk along columns waits for addresses.
+    Attributes:
+        values: what the scan walks through and makes, and whose result the next one overwrites.
+        selected: step sizes, B and C.
+        tasks: what each block of channels at work needs for itself.
     """
 
-    def __init__(self) -> None:
-        self._arrays: dict[Any, np.ndarray] = {}
-
-    def take(self, name: Any, *shape: int) -> np.ndarray:
-        """Contents are whatever was there."""
-        size = math.prod(shape)
-        if name not in self._arrays or self._arrays[name].size < size:
-            self._arrays.pop(name, None)  # before there is a larger one
-            self._arrays[name] = np.empty(size, np.float32)
-        return self._arrays[name][:size].reshape(shape)
+    values: np.ndarray
+    selected: np.ndarray
+    tasks: np.ndarray
 
 
 def _rows(work: Callable[[int, int], Any], h: int, lowest: int = _ROWS) -> None:
@@ -158,12 +170,24 @@ class _Scan:
         out, out_bias = _linear(ss2d.out_proj)
         self.out, self.out_bias = np.pad(out * gain, [(0, -inner % LANES), (0, 0)]), out_bias * gain
 
+    def _tasks(self, h: int, w: int) -> tuple[int, int, int]:
+        """Columns whose decays a block of channels keeps, the size of its room, and how many are at work."""
+        kept = w if h * w <= _KEPT_TOKENS else min(w, CHUNK)
+        return kept, scan_room(h, w, kept), min(torch.get_num_threads(), len(self.delta))
+
+    def needs(self, h: int, w: int) -> tuple[int, int, int]:
+        """Sizes of a `_Room` for this."""
+        _, size, at_once = self._tasks(h, w)
+        return self.delta_bias.size * h * w, self.selected * h * w, size * at_once
+
     def run(
         self, tokens: np.ndarray, h: int, w: int, layout: tuple[int, int, int, int], room: _Room
     ) -> np.ndarray:
         """The scan's result `(d / LANES, h * w, LANES)`, until the next; for `layout` see `prepare`."""
-        values = room.take("values", len(self.delta), h * w, LANES)
-        selected = room.take("selected", h * w, self.selected)
+        kept, size, at_once = self._tasks(h, w)
+        values = room.values[: self.delta_bias.size * h * w].reshape(len(self.delta), h * w, LANES)
+        selected = room.selected[: self.selected * h * w].reshape(h * w, self.selected)
+        free = [room.tasks[i * size :][:size] for i in range(at_once)]
         _rows(
             lambda top, bottom: blocks.prepare(
                 tokens, h, w, *layout, top, bottom, *self.prepare, values, selected
@@ -172,8 +196,10 @@ class _Scan:
         )
 
         def scan(block: int) -> None:
-            between = room.take(get_ident(), h * w, 2, LANES)
-            scan_in_place(values, selected, self.delta, self.A, self.D, self.delta_bias, h, w, block, between)
+            parameters = self.delta, self.A, self.D, self.delta_bias
+            own = free.pop()
+            scan_in_place(values, selected, *parameters, h, w, block, kept, own)
+            free.append(own)
 
         on_threads(scan, range(len(self.delta)))
         return values
@@ -212,11 +238,11 @@ class _Stem:
         self.detail = _convolution(stem.full)
         self.weights = (*self.detail, *_convolution(stem.to_half), *_convolution(stem.to_quarter))
 
-    def run(self, picture: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-        h, w = len(rows) // 4, len(columns) // 4
-        out = np.empty((h * w, len(self.weights[-1])), np.float32)
-        _rows(lambda top, bottom: pictures.stem(picture, rows, columns, top, bottom, *self.weights, out), h)
-        return out
+    def run(self, picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
+        _rows(
+            lambda top, bottom: pictures.stem(picture, rows, columns, top, bottom, *self.weights, out),
+            len(rows) // 4,
+        )
 
 
 class _Extraction:
@@ -230,13 +256,11 @@ class _Extraction:
         (ir, ir_bias), (vis, vis_bias) = (_linear(stage.guide[m]) for m in ("ir", "vis"))
         self.guide = _float(np.stack([ir, -vis])), _float(np.stack([ir_bias, vis_bias]))
 
-    def run(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int, room: _Room) -> None:
-        shared = []
-        for feature in (ir, vis):
-            out = np.empty_like(feature)
+    def run(self, ir: np.ndarray, vis: np.ndarray, shared: np.ndarray, h: int, w: int, room: _Room) -> None:
+        """`shared` `(2, h * w, C)` is overwritten."""
+        for feature, out in zip((ir, vis), shared, strict=True):
             _rows(lambda *rows, x=feature, out=out: blocks.conv(x, h, w, *rows, *self.conv, out), h)
             self.shared.run(out, h, w, room)
-            shared.append(out)
         self.ir.run(ir, h, w, room)
         self.vis.run(vis, h, w, room)
         _rows(lambda *rows: blocks.guide_both(*shared, h, w, *rows, *self.spread, *self.guide, ir, vis), h)
@@ -286,8 +310,8 @@ class _Channels:
         self.omega = [_linear(exchange.omega[0]), _linear(exchange.omega[2])]
         self.c, self.state, self.heads = c, state, heads
 
-    def run(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int) -> np.ndarray:
-        """Of both, token by token in turns: `(h * w * 2, C)`."""
+    def run(self, ir: np.ndarray, vis: np.ndarray, both: np.ndarray, h: int, w: int) -> None:
+        """`both` `(h * w * 2, C)` becomes that of both, token by token in turns."""
         c = self.c
         step = max(1, _SUMMED_TOKENS // w)
 
@@ -308,7 +332,6 @@ class _Channels:
         omega = 1 / (1 + np.exp(-(hidden @ second + second_bias))).reshape(2, 1, c)
         weight = _float(np.stack([w for w, _ in self.out]) * 2 * omega)
         bias = _float(np.stack([b for _, b in self.out]) * 2 * omega[:, 0])
-        both = np.empty((2 * h * w, c), np.float32)
         _rows(
             lambda *rows: blocks.channel_read(
                 ir,
@@ -327,7 +350,6 @@ class _Channels:
             ),
             h,
         )
-        return both
 
 
 class _Space:
@@ -349,10 +371,18 @@ class _Space:
                 self.finish.append((*scan.norm, *scan.gate, *folded))
         self.bias = _float(self.bias)
 
-    def run(self, both: np.ndarray, h: int, w: int, room: _Room) -> np.ndarray:
-        """`both` `(h * w * 2, C)` -> `(h * w, C)`."""
+    def needs(self, h: int, w: int) -> list[tuple[int, int, int]]:
+        """Sizes of a `_Room` for each scan of a level of `h` x `w` tokens."""
+        return [scan.needs(h, columns) for scan, columns in zip(self.scans, (w, 2 * w, 2 * w), strict=True)]
+
+    def run(
+        self, both: np.ndarray, below: list[np.ndarray], h: int, w: int, room: _Room, out: np.ndarray
+    ) -> None:
+        """`both` `(h * w * 2, C)` -> `out` `(h * w, C)`, to which the result `below` is added, if any.
+
+        There `out` takes its place, since the last two scans need most memory.
+        """
         c = both.shape[1]
-        out = np.empty((h * w, len(self.bias)), np.float32)
         stacked = both.reshape(h * w, 2 * c)
 
         def finish(
@@ -368,13 +398,15 @@ class _Space:
 
         y = self.scans[0].run(stacked, h, w, (w, w, 0, 1), room)
         finish(0, stacked, (0, 1), y, (0, w, 1))
+        if below:
+            _add_doubled(below.pop(), h, w, out)
+        below.append(out)
         y = self.scans[1].run(both, h, 2 * w, (2 * w, 2 * w, 0, 1), room)
         for m in range(2):
             finish(1 + m, both, (m, 2), y, (m, 2 * w, 2))
         y = self.scans[2].run(both, h, 2 * w, (2 * w, w, 1 - 2 * w, 2), room)
         for m in range(2):
             finish(3 + m, both, (m, 2), y, (m * w, 2 * w, 1))
-        return out
 
 
 class CpuInference:
@@ -383,7 +415,7 @@ class CpuInference:
     def __init__(self, network: DiffMF) -> None:
         decoder: Decoder = network.decoder
         second, second_bias = _convolution(decoder.residual[2])
-        c = network.config.width
+        self.width = c = network.config.width
         self.stems = _Stem(network.stem_ir), _Stem(network.stem_vis)
         self.extraction = [_Extraction(stage) for stage in network.extraction]
         self.channels = _Channels(network.channel_exchange)
@@ -425,42 +457,51 @@ class CpuInference:
     def _fuse(self, ir: np.ndarray, vis: np.ndarray, out: np.ndarray) -> None:
         """Two pictures `(H, W)` -> `out` `(H, W)`."""
         rows, columns = (reflected(n).numpy() for n in ir.shape)
-        h, w = len(rows) // 4, len(columns) // 4
-        features = self._exchange(
-            self.stems[0].run(ir, rows, columns), self.stems[1].run(vis, rows, columns), h, w
-        )
+        features = self._features(ir, vis, rows, columns)
         _rows(
             lambda *strip: pictures.decode(
                 features, ir, vis, rows, columns, MARGIN, *strip, *self.decoder, out
             ),
-            h,
+            len(rows) // 4,
         )
 
-    def _exchange(self, ir: np.ndarray, vis: np.ndarray, h: int, w: int) -> np.ndarray:
-        """The state space part, and the decoder's first convolution: `(h * w, C)`."""
-        room = _Room()
+    def _features(self, ir: np.ndarray, vis: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Stems, the state space part, and the decoder's first convolution: `(h * w, C)`."""
+        h, w = len(rows) // 4, len(columns) // 4
+        size = h * w * self.width
+        narrow = self.extraction[0].ir.scan.needs(h, w)
+        wide = [need for k, level in enumerate(self.levels) for need in level.needs(h >> k, w >> k)]
+        values, selected, tasks = np.max([narrow, *wide], 0)
+        # One piece of memory. In the extraction: what is shared, both features, values. In the exchanges:
+        # what was exchanged, values of two modalities, the result.
+        memory = _empty(max(4 * size + narrow[0], 3 * size + values))
+        shared, features = memory[: 4 * size].reshape(2, 2, h * w, self.width)
+        for stem, picture, feature in zip(self.stems, (ir, vis), features, strict=True):
+            stem.run(picture, rows, columns, feature)
+        ir, vis = features
+        room = _Room(memory[4 * size :], *np.split(_empty(selected + tasks), [selected]))
         for stage in self.extraction:
-            stage.run(ir, vis, h, w, room)
-        both = self.channels.run(ir, vis, h, w)
-        del ir, vis
-        levels = [both]
+            stage.run(ir, vis, shared, h, w, room)
+        both = shared.reshape(-1, self.width)
+        self.channels.run(ir, vis, both, h, w)
+        room.values, result = np.split(memory[2 * size :], [-size])
+        # The lower levels fit into that, but for a result that the highest takes while it makes its own.
+        count = [(h >> k) * (w >> k) * self.width for k in range(3)]
+        middle, low, low_result, _ = np.split(result, np.cumsum([2 * count[1], 2 * count[2], count[2]]))
+        levels = [both, middle.reshape(-1, self.width), low.reshape(-1, self.width)]
         for k in (1, 2):
-            levels.append(_halved(levels[-1], h >> k, w >> k))
-        del both
-        result = self.levels[2].run(levels.pop(), h >> 2, w >> 2, room)
-        for k in (1, 0):
-            larger = self.levels[k].run(levels.pop(), h >> k, w >> k, room)
-            _add_doubled(result, h >> k, w >> k, larger)
-            result = larger
-        return result
+            _halve(levels[k - 1], h >> k, w >> k, levels[k])
+        below: list[np.ndarray] = []
+        for k, place in ((2, low_result), (1, None), (0, result)):
+            out = (_empty(count[k]) if place is None else place).reshape(-1, self.width)
+            self.levels[k].run(levels[k], below, h >> k, w >> k, room, out)
+        return below.pop()
 
 
-def _halved(both: np.ndarray, h: int, w: int) -> np.ndarray:
+def _halve(both: np.ndarray, h: int, w: int, out: np.ndarray) -> None:
     """Means of 2x2 tokens, for `h` rows and `w` columns of the result."""
-    x = both.reshape(-1, 2 * both.shape[1])
-    half = np.empty((h * w, x.shape[1]), np.float32)
-    _rows(lambda *rows: blocks.halve(x, 2 * w, *rows, half), h, 1)
-    return half.reshape(-1, both.shape[1])
+    c = 2 * both.shape[1]
+    _rows(lambda *rows: blocks.halve(both.reshape(-1, c), 2 * w, *rows, out.reshape(-1, c)), h, 1)
 
 
 def _add_doubled(x: np.ndarray, h: int, w: int, out: np.ndarray) -> None:

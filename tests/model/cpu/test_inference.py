@@ -1,6 +1,7 @@
 """The network by kernels against the same network by torch."""
 
 import copy
+import tracemalloc
 
 import pytest
 import torch
@@ -39,6 +40,7 @@ def plain(model, ir, vis):
         (Config(width=16, d_state=3, expand=2), (150, 210)),
         (Config(width=48, extraction=1, expand=1.3), (50, 70)),  # widths that fill no whole lanes
         (Config(width=16, extraction=1), (20, 1500)),  # several tiles side by side
+        (Config(width=32, extraction=1, expand=1.02), (50, 70)),  # two modalities fill more than twice one's
         (Config(width=16), (1, 1)),
     ],
     ids=str,
@@ -62,7 +64,9 @@ def test_shipped_widths_agree_with_float64(pictures, monkeypatch):
     assert (exact - got.double()).abs().max() < 1e-5
 
 
-def test_does_not_depend_on_the_number_of_threads(network, pictures):
+@pytest.mark.parametrize("kept", [2**16, 2**11], ids=["decays kept", "the highest level's not"])
+def test_does_not_depend_on_the_number_of_threads(network, pictures, kept, monkeypatch):
+    monkeypatch.setattr(inference, "_KEPT_TOKENS", kept)
     ir, vis = pictures(300, 200)
     before, results = torch.get_num_threads(), []
     try:
@@ -73,3 +77,20 @@ def test_does_not_depend_on_the_number_of_threads(network, pictures):
         torch.set_num_threads(before)
     assert torch.equal(results[0], results[1])
     assert torch.equal(results[0], results[2])
+
+
+def test_memory_of_a_large_picture(pictures, monkeypatch):
+    """Bytes a pixel: 103 of maps, the rest is the border and what each thread needs, which grow slower."""
+    monkeypatch.setattr(inference, "_KEPT_TOKENS", 0)  # as where a picture has more
+    kernels = inference.CpuInference(made(Config(width=64, extraction=1)))
+    ir, vis = pictures(792, 1000)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        tracemalloc.start()
+        kernels(ir, vis)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        torch.set_num_threads(before)
+    assert peak / ir.numel() < 110

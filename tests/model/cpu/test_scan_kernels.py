@@ -10,10 +10,12 @@ kernels = pytest.importorskip("diffmf_cli.model.cpu.scan_kernels")
 
 
 @pytest.mark.parametrize("states", [1, 3])
-@pytest.mark.parametrize("size", [(1, 1), (1, 13), (13, 1), (7, 5), (17, 23)], ids=str)
+@pytest.mark.parametrize("size", [(1, 1), (1, 13), (13, 1), (7, 50), (17, 23)], ids=str)
+@pytest.mark.parametrize("kept", ["all", "a strip"])
 @pytest.mark.parametrize("offset", [-3.0, -200.0, 60.0])
-def test_scan_in_place(states, size, offset):
+def test_scan_in_place(states, size, kept, offset):
     h, w, d, rank = *size, 32, 4
+    kept = w if kept == "all" else min(w, kernels.CHUNK)
     g = torch.Generator().manual_seed(0)
 
     def normal(*shape):
@@ -32,7 +34,7 @@ def test_scan_in_place(states, size, offset):
     )
     arrays = [t.numpy() for t in (blocked, selected, blocked_weight, A, D, bias)]
     for block in range(d // 16):
-        kernels.scan_in_place(*arrays, h, w, block, np.empty((h * w, 2, 16), np.float32))
+        kernels.scan_in_place(*arrays, h, w, block, kept, np.empty(kernels.scan_room(h, w, kept), np.float32))
     got = blocked.swapaxes(0, 1).reshape(expected.shape).double()
     error = (got - expected).abs().max() / expected.abs().max()
     assert error < 1e-5
