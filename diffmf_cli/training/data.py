@@ -15,6 +15,8 @@ from diffmf_cli.errors import UsageError
 from diffmf_cli.images.pairs import pair_names, scan_folder
 from diffmf_cli.training.recipe import Data
 
+_DIM = 0.12  # the most that a nearly black visible picture has of its light
+
 # Names of the folders of a source: of what gives structure and of what may give colour.
 IR_FOLDERS = ("ir", "mri")
 VIS_FOLDERS = ("vi", "vis", "ct", "pet", "spect")
@@ -125,7 +127,7 @@ class CropSampler:
 
     def __init__(self, pairs: Pairs, recipe: Data, device: torch.device, seed: int) -> None:
         self.crop = crop = recipe.crop
-        self.constants, self.flat_vis = recipe.constants, recipe.flat_vis
+        self.constants, self.flat_vis, self.dim_vis = recipe.constants, recipe.flat_vis, recipe.dim_vis
         big_enough = [i for i, a in enumerate(pairs.ir) if min(a.shape) >= crop]
         if not big_enough:
             raise UsageError(
@@ -197,14 +199,19 @@ class CropSampler:
         level = (1.2 * vary[:, 8:10].T - 0.1).clamp(0, 1)[..., None, None].expand_as(clean)
         chance = vary[:, 5]
         both = chance < self.constants
-        only_ir, only_vis = chance > 0.97, (chance > 0.97 - self.flat_vis) & (chance < 0.97)
+        seldom = 0.97 - self.flat_vis
+        only_ir, only_vis = chance > 0.97, (chance > seldom) & (chance < 0.97)
         chosen = torch.stack([both | only_ir, both | only_vis])
         clean = torch.where(chosen[..., None, None], level, clean)
+        # A frame without light still shows a little. The loss takes it as black: it must not weaken infrared.
+        dim = ((chance > seldom - self.dim_vis) & (chance < seldom) & ~both)[:, None, None]
+        seen_vis = torch.where(dim, clean[1] * (_DIM * vary[:, 9])[:, None, None], clean[1])
+        clean = torch.stack([clean[0], torch.where(dim, 0.0, clean[1])])
         # Dark visible pictures carry sensor noise: it is added to what the network sees only.
-        dark = clean[1].mean((1, 2), keepdim=True) < 0.25
+        dark = seen_vis.mean((1, 2), keepdim=True) < 0.25
         strength = 0.03 * (vary[:, 6] - 0.6).clamp_min(0) / 0.4
         grain = torch.randn(clean[1].shape, device=self.device, generator=self.noise)
         noise = grain * strength[:, None, None] * dark
-        seen_vis = (clean[1] + noise).clamp(0, 1)
+        seen_vis = (seen_vis + noise).clamp(0, 1)
         ir, vis = clean[0][:, None], clean[1][:, None]
         return ir, seen_vis[:, None], ir, vis

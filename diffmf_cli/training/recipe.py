@@ -32,6 +32,7 @@ class Data:
         batch: crops a step.
         constants: share of crops that are two constants, so that flat pictures stay flat.
         flat_vis: share of crops whose visible picture alone is a constant, as a black frame is.
+        dim_vis: share of crops whose visible picture is nearly black and counts as black.
     """
 
     sources: list[str] = field(default_factory=list)
@@ -41,6 +42,7 @@ class Data:
     batch: int = 16
     constants: float = 0.08
     flat_vis: float = 0.02
+    dim_vis: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ _RANGES = {
     "validate_every": (1, math.inf),
     "constants": (0, 1),
     "flat_vis": (0, 0.9),
+    "dim_vis": (0, 0.9),
     "average": (0, 1),
     "flat": (0, 1),
     "sum_share": (0, 1),

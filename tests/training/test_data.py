@@ -109,6 +109,20 @@ def test_constants(ruler):
     assert len(vis.unique()) == 1
 
 
+def test_a_nearly_black_picture_is_seen_and_counts_as_black(ruler):
+    vary = PLAIN.copy()
+    vary[[5, 9]] = 0.9, 0.5
+    made = sampler(ruler, flat_vis=0.02, dim_vis=0.1)
+    seen_ir, seen_vis, ir, vis = cut(made, [[0, 80, 0]], vary)
+    plain = cut(sampler(ruler), [[0, 80, 0]], vary)
+    torch.testing.assert_close(seen_vis, plain[1] * 0.06)
+    assert vis.unique().item() == 0
+    assert torch.equal(ir, plain[2])
+    assert torch.equal(seen_ir, plain[0])
+    vary[5] = 0.84  # other crops stay
+    assert all(map(torch.equal, cut(made, [[0, 80, 0]], vary), plain))
+
+
 def test_noise_is_seen_by_the_network_only_and_on_dark_crops_only(ruler):
     vary = PLAIN.copy()
     vary[6] = 1.0
