@@ -1,5 +1,6 @@
 """What all tests share: a small checkpoint, pictures, and the command line in and out of process."""
 
+import gc
 import hashlib
 import importlib.util
 import json
@@ -18,6 +19,7 @@ import pytest
 import diffmf_cli  # noqa: F401 - before any test imports torch: it says how long threads wait awake
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+gc.set_threshold(5_000)  # as the command does; among all that tests keep, looking for garbage took a tenth
 
 
 @pytest.fixture(autouse=True)
