@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -43,6 +43,51 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     save_checkpoint(path, DiffMF(Config(width=16, extraction=1)), {"task": "ir-vis", "version": "0"})
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exporting(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, subprocess.Popen] | None]:
+    """Weights, and the process that exports them as `.pt2` and `.onnx` beside them, if a test asks for it.
+
+    It works for half a minute, on one core: so it begins before the first test, which uses another one.
+    """
+    if not any("exports" in item.fixturenames for item in request.session.items):
+        yield None
+        return
+    import torch
+
+    from diffmf_cli.model.checkpoint import save_checkpoint
+    from diffmf_cli.model.network import Config, DiffMF
+
+    torch.manual_seed(0)
+    network = DiffMF(Config(width=16, extraction=1))
+    with torch.no_grad():  # nothing that matters stays near zero, so that a wrong scan shows
+        for name, parameter in network.named_parameters():
+            if "gain_" in name:
+                parameter.fill_(1.0)
+            elif "guide" in name:
+                parameter.normal_(0, 0.3)
+            elif "select" in name:
+                parameter *= 6
+        network.decoder.out.weight *= 20
+    path = tmp_path_factory.mktemp("export") / "small.safetensors"
+    save_checkpoint(path, network, {"task": "ir-vis", "version": "7"})
+    code = f"""
+from diffmf_cli.cli.app import run
+for file in {[str(path.with_suffix(suffix)) for suffix in (".pt2", ".onnx")]}:
+    assert run(["export", "-m", {str(path)!r}, "-o", file, "--json"]) == 0
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("DIFFMF_")},
+    ) as process:
+        yield path, process
+        process.kill()
 
 
 @pytest.fixture
