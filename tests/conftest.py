@@ -31,6 +31,21 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # set by --offline, and restored only if it was set here
 
 
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of torch, also in processes: pictures of tests are too small to share.
+
+    Beside a busy core, threads waited ten times as long as they worked.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with random weights, small enough to fuse in milliseconds."""
@@ -84,7 +99,7 @@ for file in {[str(path.with_suffix(suffix)) for suffix in (".pt2", ".onnx")]}:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={k: v for k, v in os.environ.items() if not k.startswith("DIFFMF_")},
+        env={k: v for k, v in os.environ.items() if not k.startswith("DIFFMF_")} | {"OMP_NUM_THREADS": "1"},
     ) as process:
         yield path, process
         process.kill()
