@@ -1,12 +1,13 @@
 """What all tests share: a small checkpoint, pictures, and the command line in and out of process."""
 
+import gc
 import hashlib
 import importlib.util
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ import pytest
 import diffmf_cli  # noqa: F401 - before any test imports torch: it says how long threads wait awake
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+gc.set_threshold(5_000)  # as the command does; among all that tests keep, looking for garbage took a tenth
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +29,21 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
             monkeypatch.delenv(name)
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "0")  # set by --offline, and restored only if it was set here
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Of torch, also in processes: pictures of tests are too small to share.
+
+    Beside a busy core, threads waited ten times as long as they worked.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +58,51 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
     save_checkpoint(path, DiffMF(Config(width=16, extraction=1)), {"task": "ir-vis", "version": "0"})
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def exporting(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Path, subprocess.Popen] | None]:
+    """Weights, and the process that exports them as `.pt2` and `.onnx` beside them, if a test asks for it.
+
+    It works for half a minute, on one core: so it begins before the first test, which uses another one.
+    """
+    if not any("exports" in item.fixturenames for item in request.session.items):
+        yield None
+        return
+    import torch
+
+    from diffmf_cli.model.checkpoint import save_checkpoint
+    from diffmf_cli.model.network import Config, DiffMF
+
+    torch.manual_seed(0)
+    network = DiffMF(Config(width=16, extraction=1))
+    with torch.no_grad():  # nothing that matters stays near zero, so that a wrong scan shows
+        for name, parameter in network.named_parameters():
+            if "gain_" in name:
+                parameter.fill_(1.0)
+            elif "guide" in name:
+                parameter.normal_(0, 0.3)
+            elif "select" in name:
+                parameter *= 6
+        network.decoder.out.weight *= 20
+    path = tmp_path_factory.mktemp("export") / "small.safetensors"
+    save_checkpoint(path, network, {"task": "ir-vis", "version": "7"})
+    code = f"""
+from diffmf_cli.cli.app import run
+for file in {[str(path.with_suffix(suffix)) for suffix in (".pt2", ".onnx")]}:
+    assert run(["export", "-m", {str(path)!r}, "-o", file, "--json"]) == 0
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={k: v for k, v in os.environ.items() if not k.startswith("DIFFMF_")} | {"OMP_NUM_THREADS": "1"},
+    ) as process:
+        yield path, process
+        process.kill()
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ Write a model as one file that runs without diffmf: ONNX, or a torch.export prog
   diffmf export -m lite -o lite.pt2                for torch.export.load
 
 [dim]The file takes IR and the luma of VIS, float32 (1, 1, H, W) in [0, 1], of any size, and gives the same:
-see docs/export.md. It is compared with the model before it gets its name; a .pt2 takes a minute.[/dim]
+see docs/export.md. It is compared with the model before it gets its name; a .pt2 takes half a minute.[/dim]
 """
 _SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 _PACKAGES = ("onnx", "onnxruntime")

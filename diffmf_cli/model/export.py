@@ -18,18 +18,16 @@ from torch import Tensor, nn
 
 from diffmf_cli import scan
 from diffmf_cli.errors import DiffmfError
-from diffmf_cli.model.network import MARGIN, DiffMF, reflected
+from diffmf_cli.model.network import MARGIN, DiffMF, blocks_of, reflected
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 TOLERANCE = 1e-5  # of values in [0, 1]; `base` comes to 5e-7
 METADATA_FILE = "metadata.json"  # inside a .pt2
-# A side in pixels. Below, the coarsest map is one or two tokens wide, cases that tracing tells from the rest:
-# a torch program refuses such pictures. ONNX holds no such conditions, and is right there as well.
-_SMALLEST, _LARGEST = 25, 2**16
+_LARGEST = 2**16  # a side in pixels
 _TRACED_SIZE = 97, 121  # with no common factors
-_CHECKED_SIZES = (64, 96), (25, 47), (61, 26)
+_CHECKED_SIZES = (64, 96), (5, 47), (61, 26)
 
 
 class _Whole(nn.Module):
@@ -42,12 +40,24 @@ class _Whole(nn.Module):
     def forward(self, ir: Tensor, vis: Tensor) -> Tensor:
         """See `DiffMF.forward`."""
         h, w = ir.shape[-2:]
-        rows, columns = (reflected(n, ir.device) for n in (h, w))
+        rows, columns = (reflected(n, ir.device, _counted_blocks(n)) for n in (h, w))
         ir, vis = (t.index_select(2, rows).index_select(3, columns) for t in (ir, vis))
         stem_ir, stem_vis = self.network.stem_ir, self.network.stem_vis
         features = self.network.exchange(stem_ir(ir), stem_vis(vis))
         fused: Tensor = self.network.decoder(features, stem_ir.detail(ir), stem_vis.detail(vis))
         return fused[..., MARGIN : MARGIN + h, MARGIN : MARGIN + w]
+
+
+def _counted_blocks(n: int) -> int:
+    """`blocks_of(n)` as a number of its own while tracing: counted from a tensor, it has no formula.
+
+    What all later sizes are made of would otherwise be the quotient of a sum, in each of thousands of
+    conditions, and one or two tokens a side cases of their own.
+    """
+    blocks: int = torch.full((), blocks_of(n)).item()  # type: ignore[assignment] # of integers
+    torch._check(blocks >= 1)
+    torch._check(blocks <= blocks_of(_LARGEST))
+    return blocks
 
 
 def to_torch(network: DiffMF, metadata: dict[str, str]) -> bytes:
@@ -61,7 +71,7 @@ def to_torch(network: DiffMF, metadata: dict[str, str]) -> bytes:
     from torch.export import Dim, export, save
 
     whole = _Whole(network.requires_grad_(False)).eval()
-    sides = {2: Dim("height", min=_SMALLEST, max=_LARGEST), 3: Dim("width", min=_SMALLEST, max=_LARGEST)}
+    sides = {2: Dim("height", min=1, max=_LARGEST), 3: Dim("width", min=1, max=_LARGEST)}
     picture = torch.zeros(1, 1, *_TRACED_SIZE)
     file = io.BytesIO()
     with _silence():
@@ -74,7 +84,6 @@ def to_torch(network: DiffMF, metadata: dict[str, str]) -> bytes:
                 (picture, picture.clone()),
                 dynamic_shapes=(sides, sides),
                 strict=False,
-                prefer_deferred_runtime_asserts_over_guards=True,  # it cannot prove what rounding up keeps
             )
         for graph in _graphs(program):
             for node in graph.nodes:  # where each operation comes from, with paths of this machine

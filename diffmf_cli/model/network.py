@@ -545,12 +545,22 @@ class DiffMF(nn.Module):
         return strip[:, :, top - 4 * start : bottom - 4 * start]
 
 
-def reflected(n: int, device: torch.device | str = "cpu") -> Tensor:
+def blocks_of(n: int) -> int:
+    """How many times 16 pixels a side of `n` has with its margins, rounded up."""
+    return (n + 2 * MARGIN + MULTIPLE - 1) // MULTIPLE
+
+
+def reflected(n: int, device: torch.device | str = "cpu", blocks: int | None = None) -> Tensor:
     """Indices that pad `n` pixels by reflection: a margin on both sides, then up to a multiple of 16.
 
     Reflection goes on, over and over, where the picture is smaller than its padding.
+
+    Args:
+        n: pixels of a side.
+        device: of the indices.
+        blocks: how many times 16 they are; `blocks_of(n)` unless a traced program counts for itself.
     """
-    padded = (n + 2 * MARGIN + MULTIPLE - 1) // MULTIPLE * MULTIPLE
+    padded = MULTIPLE * (blocks_of(n) if blocks is None else blocks)
     # A tensor, because an exported program reckons it for each picture: a single pixel has a period too.
     period = torch.full((), 2 * (n - 1), device=device).clamp(min=1)
     index = (torch.arange(padded, device=device) - MARGIN) % period

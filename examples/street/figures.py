@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from street.casting import Implicit, Surface
-from street.mathematics import Array, capsule, fractal, vector
+from street.mathematics import Array, capsule, fractal
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,14 @@ class Figure(Implicit):
         self, parts: list[Part], position: tuple[float, float, float], turn: float, scale: float
     ) -> None:
         self.parts, self.scale = parts, scale
-        ends = np.array([[p.start, p.end] for p in parts], np.float32).reshape(-1, 3)
-        thick = max(max(p.first, p.second) for p in parts)
-        super().__init__(position, turn, scale * (ends.min(0) - thick), scale * (ends.max(0) + thick))
+        self.ends = np.array([[p.start for p in parts], [p.end for p in parts]], np.float32).swapaxes(1, 2)
+        self.radii = np.array([[p.first for p in parts], [p.second for p in parts]], np.float32)[..., None]
+        low, high, thick = self.ends.min((0, 2)), self.ends.max((0, 2)), self.radii.max()
+        super().__init__(position, turn, scale * (low - thick), scale * (high + thick))
 
     def gaps(self, local: Array) -> Array:
         """Distance to each part, `(parts, N)`."""
-        local = local / self.scale
-        return np.stack(
-            [capsule(local, vector(*p.start), vector(*p.end), p.first, p.second) for p in self.parts]
-        )
+        return capsule(local[:, None] / self.scale, *self.ends, *self.radii)
 
     def distance(self, local: Array) -> Array:
         """Smooth union of the parts."""

@@ -65,12 +65,20 @@ def hashed(*keys: Array | float) -> Array:
     return (state & np.uint32(0xFFFFFF)).astype(np.float32) / np.float32(1 << 24)
 
 
-def capsule(p: Array, start: Array, end: Array, first: float, second: float) -> Array:
-    """Signed distance to a capsule whose radius goes from `first` to `second`."""
-    axis = end - start
-    offset = p - start[:, None]
-    h = np.clip(dot(axis, offset) / float(axis @ axis), 0, 1)
-    rest = offset - axis[:, None] * h
+def capsule(p: Array, start: Array, end: Array, first: Array | float, second: Array | float) -> Array:
+    """Signed distance to a capsule whose radius goes from `first` to `second`.
+
+    Args:
+        p: `(3, N)`, or `(3, 1, N)` for several capsules at once.
+        start: `(3,)` or `(3, capsules)`.
+        end: likewise.
+        first: a number or `(capsules, 1)`.
+        second: likewise.
+    """
+    axis = (end - start)[..., None]
+    offset = p - start[..., None]
+    h = np.clip(dot(axis, offset) / dot(axis, axis), 0, 1)
+    rest = offset - axis * h
     return length(rest) - (first + (second - first) * h)
 
 

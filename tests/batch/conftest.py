@@ -12,6 +12,11 @@ from diffmf_cli.batch.job import Job, Outcome, Settings
 from diffmf_cli.batch.table import Naming, table_of_folders
 
 
+@pytest.fixture(autouse=True)
+def _use_one_thread(one_thread: None) -> None:
+    """For all tests of this folder."""
+
+
 @pytest.fixture
 def make_pairs(tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
     """A function that writes pairs of different content; 48x64 and 32x40 in turn."""

@@ -52,10 +52,10 @@ def test_pairs_of_one_size_go_through_the_network_together(fuser, settings, jobs
 
 
 def test_a_pair_that_fails_in_a_batch_fails_alone(fuser, settings, jobs, finish, monkeypatch):
-    run = fuser.run
+    run, everything_read = fuser.run, threading.Event()
 
     def picky(pairs):
-        time.sleep(0.2)  # the others arrive
+        everything_read.wait(5)  # the first one; meanwhile all others arrive
         if any(pair.vis[0, 0] == poison for pair in pairs):
             raise DiffmfError("poison")
         return run(pairs)
@@ -65,6 +65,7 @@ def test_a_pair_that_fails_in_a_batch_fails_alone(fuser, settings, jobs, finish,
     victim = jobs[2]
     poison = prepare(*(read_image(Path(p)).pixels for p in (victim.ir, victim.vis))).vis[0, 0]
     monkeypatch.setattr(fuser, "run", picky)
+    threading.Timer(0.4, everything_read.set).start()
     outcomes = finish(Pipeline(fuser, replace(settings, batch_size=8)), jobs)
     failed = {key: (o.reason, o.message) for key, o in outcomes.items() if o.status != "done"}
     assert failed == {victim.key: ("unusable", "poison")}

@@ -223,6 +223,11 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(200, json.dumps(content).encode(), Content_Type="application/json")
 
 
+@pytest.fixture(autouse=True)
+def _use_one_thread(one_thread):
+    """For all tests of this folder."""
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """The server, as `HF_ENDPOINT` of this process and its children, with a cache of its own."""

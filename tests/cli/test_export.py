@@ -4,8 +4,6 @@ import hashlib
 import io
 import json
 import os
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -16,46 +14,27 @@ import torch
 import diffmf_cli
 from diffmf_cli.model import export as exporting
 from diffmf_cli.model import onnx_graph
-from diffmf_cli.model.checkpoint import load_checkpoint, save_checkpoint
-from diffmf_cli.model.network import Config, Conv3x3, DiffMF
+from diffmf_cli.model.checkpoint import load_checkpoint
+from diffmf_cli.model.network import Conv3x3
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """Random ones, with nothing that matters near zero, so that a wrong scan shows."""
-    torch.manual_seed(0)
-    network = DiffMF(Config(width=16, extraction=1))
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if "gain_" in name:
-                parameter.fill_(1.0)
-            elif "guide" in name:
-                parameter.normal_(0, 0.3)
-            elif "select" in name:
-                parameter *= 6
-        network.decoder.out.weight *= 20
-    path = tmp_path_factory.mktemp("export") / "small.safetensors"
-    save_checkpoint(path, network, {"task": "ir-vis", "version": "7"})
-    return path
+def weights(exporting):
+    return exporting[0]
 
 
 @pytest.fixture(scope="module")
-def exports(weights):
+def exports(exporting):
     """Format -> what the command said as JSON, and the file."""
-    files = {"onnx": weights.with_name("small.onnx"), "torch": weights.with_name("small.pt2")}
-    code = f"""
-from diffmf_cli.cli.app import run
-for file in {[str(file) for file in files.values()]}:
-    assert run(["export", "-m", {str(weights)!r}, "-o", file, "--json"]) == 0
-"""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("DIFFMF_")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    assert len(done.stderr.splitlines()) == 2, done.stderr  # exporters have a lot to say
-    records = map(json.loads, done.stdout.splitlines())
-    return {format: (record, file) for (format, file), record in zip(files.items(), records, strict=True)}
+    weights, process = exporting
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert len(err.splitlines()) == 2, err  # exporters have a lot to say
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [record["format"] for record in records] == ["torch", "onnx"]
+    return {record["format"]: (record, weights.with_name(Path(record["output"]).name)) for record in records}
 
 
 @pytest.fixture(scope="module")

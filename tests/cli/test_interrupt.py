@@ -70,7 +70,8 @@ def test_while_the_output_is_written(pair, tiny_model, tmp_path):
 def test_while_waiting_for_stdin(pair, tiny_model, tmp_path):
     args = ["fuse", "-", pair[1], "-m", tiny_model, "-o", tmp_path / "out.png"]
     process = start(args, tmp_path, stdin=subprocess.PIPE)
-    time.sleep(1.5)
+    process.stdin.write(bytes(2**20))  # more than a pipe holds: returns when most of it was read
+    process.stdin.flush()
     process.send_signal(signal.SIGINT)
     assert assert_interrupted(process, tmp_path, {*pair}) == b""
 

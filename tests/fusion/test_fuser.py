@@ -9,7 +9,7 @@ from diffmf_cli.fusion import fuser as module
 from diffmf_cli.images.color import luma
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def model(tiny_model):
     return diffmf_cli.load_model(str(tiny_model), device="cpu")
 

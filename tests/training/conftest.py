@@ -3,7 +3,6 @@
 import cv2
 import numpy as np
 import pytest
-import torch
 
 RECIPE = """
 name = "tiny"
@@ -42,12 +41,8 @@ def write_pairs(folder, seeds, visible="vi", **size):
 
 
 @pytest.fixture(autouse=True)
-def one_thread():
-    """Crops are too small to share: beside a busy core, threads waited ten times as long as they worked."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def _use_one_thread(one_thread):
+    """For all tests of this folder."""
 
 
 @pytest.fixture

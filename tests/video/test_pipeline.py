@@ -84,7 +84,7 @@ def test_stages_overlap_and_keep_the_order():
 @pytest.mark.parametrize("slow", ["model", "sink"])
 def test_memory_is_bounded(slow):
     """Whichever stage is slow, only so many frames are on their way."""
-    ir, vis, sink = Stream("ir", 40), Stream("vis", 40), List(pace=3 * STEP if slow == "sink" else 0)
+    ir, vis, sink = Stream("ir", 24), Stream("vis", 24), List(pace=3 * STEP if slow == "sink" else 0)
     most = 0
 
     def watch(progress):
