@@ -1,13 +1,15 @@
-"""`DiffMF` on a CUDA device: about eighty launches of our Triton kernels, replayed as one CUDA graph.
+"""`DiffMF` on a CUDA device: about a hundred launches of our Triton kernels, replayed as one CUDA graph.
 
 Computes what `network.DiffMF` computes, in another order where that is the same: LayerNorm's affine parts,
 the blocks' gains and the decoder's first layer are folded into the weights beside them; maps that go through
-blocks of one shape go through one launch; levels of the spatial exchange run side by side.
+blocks of one shape at once go through one launch. Side by side run, in a graph, a stage's shared blocks and
+the modalities' own ones, the channel exchange and what weighs it, levels of the spatial exchange.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import gcd
 from threading import Lock
 from typing import Any
@@ -28,22 +30,24 @@ _CHANNELS = 16  # of a program of it
 _WIDEST = 64  # width whose tiles fit into registers
 
 
-# Kernel -> pixels of a program, and its warps: what was fastest on an H100.
+# Kernel -> pixels and warps of a program, and columns that its products make at a time: fastest on an H200.
 TILES = {
-    "detail": (128, 4),
-    "convolve": (128, 4),
-    "picture": (128, 4),
-    "norm_and_project": (64, 4),
-    "depthwise": (256, 4),
-    "select": (64, 4),
-    "finish": (64, 4),
-    "guide": (64, 4),
-    "exchange_sums": (32, 4),
-    "exchange_read": (64, 4),
-    "halve": (64, 4),
-    "merge": (64, 4),
+    "detail": {"TOKENS": 128, "num_warps": 4},
+    "convolve": {"TOKENS": 128, "num_warps": 4},
+    "picture": {"TOKENS": 128, "num_warps": 4},
+    "norm_and_project": {"TOKENS": 64, "num_warps": 4, "BN": 32},
+    "depthwise": {"TOKENS": 256, "num_warps": 4},
+    "select": {"TOKENS": 64, "num_warps": 4, "BN": 64},
+    "finish": {"TOKENS": 64, "num_warps": 4, "BD": 16},
+    "guide": {"TOKENS": 64, "num_warps": 4},
+    "exchange_read": {"TOKENS": 64, "num_warps": 4},
+    "halve": {"TOKENS": 64, "num_warps": 4},
+    "merge": {"TOKENS": 64, "num_warps": 4},
 }
-FLOAT32_TILES = {"finish": (32, 4)}  # where twice the bytes do not fit into shared memory
+FLOAT32_TILES = TILES | {
+    "select": {"TOKENS": 64, "num_warps": 4, "BN": 32},
+    "finish": {"TOKENS": 32, "num_warps": 4, "BD": 32},  # twice the bytes of 64 do not fit into shared memory
+}
 
 
 def supports(config: Config) -> bool:
@@ -82,11 +86,15 @@ def _taps(conv: Conv3x3) -> Tensor:
 def _launch(kernel: Any, pixels: int, pictures: int, *arguments: Any, blocks: int = 1, **names: Any) -> None:
     """Launches a kernel over the pixels of all pictures, and over blocks of channels."""
     name = kernel.fn.__name__
-    tokens, warps = TILES[name]
-    if arguments[0].dtype == torch.float32:
-        tokens, warps = FLOAT32_TILES.get(name, TILES[name])
-    grid = -(-pixels // tokens), pictures, blocks
-    launch(kernel, grid, *arguments, **names, TOKENS=tokens, num_warps=warps)
+    tile = (FLOAT32_TILES if arguments[0].dtype == torch.float32 else TILES)[name]
+    grid = -(-pixels // tile["TOKENS"]), pictures, blocks
+    launch(kernel, grid, *arguments, **names, **tile)
+
+
+def _spans(tokens: int, most: int) -> tuple[int, int]:
+    """Pixels that each program sums up where at most so many do it, and how many do."""
+    span = -(-tokens // (most * 64)) * 64
+    return span, -(-tokens // span)
 
 
 class _Weights:
@@ -263,7 +271,6 @@ class _Blocks:
             *sizes,
             **source,
             OUTPUTS=d,
-            BN=32,
         )
         values = self.conv(projected, batch)
         # Ten bits of a step size suffice where features have no more; bfloat16's seven would not.
@@ -286,7 +293,6 @@ class _Blocks:
             SELECTED=self.select.shape[2],
             SETS=sets,
             BD=_tile(d),
-            BN=32,
         )
         del projected
         y = scan_tiles(values, steps, self.A, B, C, self.D, None, torch.empty_like(values), batch)
@@ -311,7 +317,6 @@ class _Blocks:
             **source,
             d=d,
             FFN=self.ffn,
-            BD=32,
             BH=min(32, _tile(2 * self.channels)),
         )
         return out
@@ -326,16 +331,19 @@ class _Guide:
         self.gate, self.rest = (weights.operand([w[i].t() for w, _ in halves]) for i in range(2))
         self.gate_bias, self.rest_bias = (weights.exact([b[i] for _, b in halves]) for i in range(2))
 
-    def __call__(self, x: Tensor, batch: int) -> None:
-        """`x` `(4 B, h, w, C)`, in place."""
-        _, h, w, c = x.shape
-        spread = self.spread(x[2 * batch : 3 * batch], batch, minus=x[3 * batch :])
+    def difference(self, shared: Tensor, batch: int) -> Tensor:
+        """What guides, of the shared features of both modalities: `(2 B, h, w, C)` -> `(B, h, w, C)`."""
+        return self.spread(shared[:batch], batch, minus=shared[batch:])
+
+    def __call__(self, x: Tensor, difference: Tensor, batch: int) -> None:
+        """`x` `(2 B, h, w, C)`, in place."""
+        pictures, h, w, c = x.shape
         _launch(
             kernels.guide,
             h * w,
-            2 * batch,
+            pictures,
             x,
-            spread,
+            difference,
             self.gate,
             self.gate_bias,
             self.rest,
@@ -377,13 +385,51 @@ class _ChannelExchange:
         self.widen, self.narrow = (weights.exact([layer.weight.t()]) for layer in (widen, narrow))
         self.widen_bias, self.narrow_bias = (weights.exact([layer.bias]) for layer in (widen, narrow))
 
-    def __call__(self, x: Tensor, batch: int) -> None:
-        """`x` `(2 B, h, w, C)`, in place."""
+    def weights(self, x: Tensor, batch: int) -> Tensor:
+        """Twice omega: `(2 B, h, w, C)` -> `(2 B, C)`."""
+        pictures, h, w, c = x.shape
+        most = 64
+        span, parts = _spans(h * w, most)
+        pool = x.new_empty(pictures, parts, 2 * c, dtype=torch.float32)
+        launch(
+            kernels.exchange_pool,
+            (parts, pictures),
+            x,
+            self.norm,
+            self.norm_bias,
+            pool,
+            h * w,
+            batch,
+            span,
+            C=c,
+            BC=_tile(c),
+            TOKENS=64,
+            num_warps=4,
+        )
+        omega = x.new_empty(pictures, c, dtype=torch.float32)
+        launch(
+            kernels.exchange_weights,
+            (batch,),
+            pool,
+            self.widen,
+            self.widen_bias,
+            self.narrow,
+            self.narrow_bias,
+            omega,
+            h * w,
+            batch,
+            parts,
+            C=c,
+            BC=_tile(c),
+            PARTS=most,
+            num_warps=8,
+        )
+        return omega
+
+    def sums(self, x: Tensor, batch: int) -> tuple[Tensor, Tensor, Tensor]:
+        """What `read` takes: projected and convolved features of `x` `(2 B, h, w, C)`, and their sums."""
         pictures, h, w, c = x.shape
         tokens, width = h * w, self.project.shape[2]
-        state = ChannelExchange.STATE
-        names = {"C": c, "STATE": state, "BC": _tile(c)}
-        heads = {"HEAD": ChannelExchange.HEAD, "PROJECTED": width}
         projected = x.new_empty(pictures, h, w, width)
         _launch(
             kernels.norm_and_project,
@@ -402,19 +448,14 @@ class _ChannelExchange:
             SETS=2,
             WIDE=False,
             BC=_tile(c),
-            BN=32,
         )
         mixed = self.conv(projected[..., c:], batch)
-        span = -(-tokens // (512 * 64)) * 64
-        parts, entries = -(-tokens // span), c * state + 3 * c
-        sums = x.new_empty(pictures, parts, entries, dtype=torch.float32)
-        _launch(
+        span, parts = _spans(tokens, 512)
+        size = c * ChannelExchange.STATE + c
+        sums = x.new_empty(pictures, parts, size, dtype=torch.float32)
+        launch(
             kernels.exchange_sums,
-            parts * TILES["exchange_sums"][0],
-            pictures,
-            x,
-            self.norm,
-            self.norm_bias,
+            (parts, pictures),
             projected,
             mixed,
             self.rate,
@@ -422,39 +463,31 @@ class _ChannelExchange:
             tokens,
             batch,
             span,
-            **names,
-            **heads,
+            **self._names(c),
+            TOKENS=32,
+            num_warps=4,
         )
-        totals = x.new_empty(pictures, entries, dtype=torch.float32)
+        totals = x.new_empty(pictures, size, dtype=torch.float32)
         launch(
             kernels.exchange_totals,
-            (-(-entries // 32), pictures),
+            (-(-size // 16), pictures),
             sums,
             totals,
             parts,
-            C=c,
-            STATE=state,
-            BLOCK=32,
+            SIZE=size,
+            BLOCK=16,
             num_warps=4,
         )
-        omega = x.new_empty(pictures, c, dtype=torch.float32)
-        launch(
-            kernels.exchange_weights,
-            (batch,),
-            totals,
-            self.widen,
-            self.widen_bias,
-            self.narrow,
-            self.narrow_bias,
-            omega,
-            tokens,
-            batch,
-            **names,
-            num_warps=8,
-        )
+        return projected, mixed, totals
+
+    def read(
+        self, x: Tensor, batch: int, omega: Tensor, projected: Tensor, mixed: Tensor, totals: Tensor
+    ) -> None:
+        """Adds to `x` `(2 B, h, w, C)`, in place, what comes from the other modality."""
+        pictures, h, w, c = x.shape
         _launch(
             kernels.exchange_read,
-            tokens,
+            h * w,
             pictures,
             x,
             projected,
@@ -466,11 +499,14 @@ class _ChannelExchange:
             self.norm_out_bias,
             self.out,
             self.out_bias,
-            tokens,
+            h * w,
             batch,
-            **names,
-            **heads,
+            **self._names(c),
         )
+
+    def _names(self, c: int) -> dict[str, int]:
+        state, head = ChannelExchange.STATE, ChannelExchange.HEAD
+        return {"C": c, "STATE": state, "HEAD": head, "PROJECTED": self.project.shape[2], "BC": _tile(c)}
 
 
 def _halved(x: Tensor) -> Tensor:
@@ -479,6 +515,22 @@ def _halved(x: Tensor) -> Tensor:
     out = x.new_empty(pictures, h // 2, w // 2, c)
     _launch(kernels.halve, (h // 2) * (w // 2), pictures, x, out, h // 2, w // 2, C=c, BC=_tile(c))
     return out
+
+
+@dataclass
+class _Stage:
+    """A stage of the extraction."""
+
+    convolution: _Convolution
+    own: _Blocks
+    shared: _Blocks
+    guide: _Guide
+
+    def difference(self, own: Tensor, shared: Tensor, batch: int) -> Tensor:
+        """What guides, `(B, h, w, C)`; fills `shared` with the shared features of `own`: `(2 B, h, w, C)`."""
+        self.convolution(own[None], shared[None])
+        self.shared(shared, batch, shared)
+        return self.guide.difference(shared, batch)
 
 
 @dataclass
@@ -550,9 +602,10 @@ class CudaInference:
         self._stem_half = _Convolution(weights, [stem.to_half for stem in stems])
         self._stem_quarter = _Convolution(weights, [stem.to_quarter for stem in stems])
         self._stages = [
-            (
+            _Stage(
                 _Convolution(weights, [stage.shared_conv]),
-                _Blocks(weights, [stage.ir, stage.vis, stage.shared], c),
+                _Blocks(weights, [stage.ir, stage.vis], c),
+                _Blocks(weights, [stage.shared], c),
                 _Guide(weights, stage.spread, stage.guide),
             )
             for stage in parts.extraction
@@ -585,6 +638,8 @@ class CudaInference:
 
         self._graphs: OrderedDict[tuple[int, ...], _Graph | None] = OrderedDict()
         self._streams = [torch.cuda.Stream(device) for _ in range(5)] if device.type == "cuda" else []
+        # Launches that all later ones wait for go first; numbers out of a device's range are its highest.
+        self._first = torch.cuda.Stream(device, priority=-5) if device.type == "cuda" else None
         self._capturing = False
         self._lock = Lock()
 
@@ -635,7 +690,7 @@ class CudaInference:
             graph = torch.cuda.CUDAGraph()
             self._capturing = True
             # Other threads may go on with CUDA meanwhile.
-            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, stream=self._first, capture_error_mode="thread_local"):
                 fused = self.launch_all(pictures)
         except RuntimeError as error:
             # Where memory ran out beside another stream, leaving the capture fails in its own way.
@@ -691,19 +746,12 @@ class CudaInference:
             BC=_power(quarter),
         )
         half = self._stem_half(parts[1:], empty(2, batch, height // 2, width // 2, c // 2), leaky=True)
-        h4, w4 = height // 4, width // 4
-        features = empty(4, batch, h4, w4, c)
-        self._stem_quarter(half, features[:2])
+        features = self._stem_quarter(half, empty(2, batch, height // 4, width // 4, c)).flatten(0, 1)
         del half
-        flat = features.flatten(0, 1)
-        for shared, blocks, guide in self._stages:
-            shared(features[:2].flatten(0, 1)[None], features[2:].flatten(0, 1)[None])
-            blocks(flat, batch, flat)
-            guide(flat, batch)
-        both = flat[: 2 * batch]
-        self._channel_exchange(both, batch)
-        x = self._spatial_exchange(both, batch)[None]
-        del features, flat, both
+        features = self._extract(features, batch)
+        self._exchange_channels(features, batch)
+        x = self._exchange_space(features, batch)[None]
+        del features
         y = self._residual[0](x, torch.empty_like(x), leaky=True)
         x = self._residual[1](y, torch.empty_like(x), residual=x)
         x = self._to_half(x, empty(1, batch, height // 2, width // 2, c // 2), leaky=True)
@@ -728,7 +776,26 @@ class CudaInference:
         )
         return out
 
-    def _spatial_exchange(self, x: Tensor, batch: int) -> Tensor:
+    def _extract(self, own: Tensor, batch: int) -> Tensor:
+        """All stages: `(2 B, h, w, C)`, infrared pictures before visible ones."""
+        shared = torch.empty_like(own)
+        for stage in self._stages:
+            difference = self._fork(0, partial(stage.difference, own, shared, batch))
+            extracted = stage.own(own, batch, torch.empty_like(own))  # the shared part reads `own` meanwhile
+            self._join(0)
+            own = extracted
+            stage.guide(own, difference, batch)
+        return own
+
+    def _exchange_channels(self, x: Tensor, batch: int) -> None:
+        """`(2 B, h, w, C)`, in place."""
+        exchange = self._channel_exchange
+        omega = self._fork(0, lambda: exchange.weights(x, batch))
+        sums = exchange.sums(x, batch)
+        self._join(0)
+        exchange.read(x, batch, omega, *sums)
+
+    def _exchange_space(self, x: Tensor, batch: int) -> Tensor:
         """All levels through the decoder's first layer: `(2 B, h, w, C)` -> `(B, h, w, C)`."""
         high, middle, low = self._levels
 

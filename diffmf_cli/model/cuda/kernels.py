@@ -592,10 +592,85 @@ def guide(
 
 
 @triton.jit(do_not_specialize=("tokens", "batch", "span"))
-def exchange_sums(
+def exchange_pool(
     x_ptr,
     norm_ptr,
     norm_bias_ptr,
+    pool_ptr,
+    tokens,
+    batch,
+    span,
+    C: tl.constexpr,
+    BC: tl.constexpr,
+    TOKENS: tl.constexpr,
+):
+    """Sums and maxima of the normed features over `span` pixels: `(2 B, programs, 2 C)`."""
+    picture = tl.program_id(1)
+    modality = picture // batch
+    channel = tl.arange(0, BC)
+    known = channel < C
+    own = picture.to(tl.int64) * tokens
+    gain = tl.load(norm_ptr + modality * C + channel, mask=known, other=0.0)[None, :]
+    shift = tl.load(norm_bias_ptr + modality * C + channel, mask=known, other=0.0)[None, :]
+    total = tl.zeros((TOKENS, BC), tl.float32)
+    largest = tl.full((TOKENS, BC), float("-inf"), tl.float32)
+    end = tl.minimum((tl.program_id(0) + 1) * span, tokens)
+    for start in range(tl.program_id(0) * span, end, TOKENS):
+        pixel = start + tl.arange(0, TOKENS)
+        mask = (pixel < end)[:, None] & known[None, :]
+        features = tl.load(x_ptr + (own + pixel)[:, None] * C + channel[None, :], mask=mask, other=0.0)
+        features = _normed(features.to(tl.float32), mask, C) * gain + shift
+        total += tl.where(mask, features, 0.0)
+        largest = tl.maximum(largest, tl.where(mask, features, float("-inf")))
+    pool_ptr += (picture.to(tl.int64) * tl.num_programs(0) + tl.program_id(0)) * (2 * C)
+    tl.store(pool_ptr + channel, tl.sum(total, 0), mask=known)
+    tl.store(pool_ptr + C + channel, tl.max(largest, 0), mask=known)
+
+
+@triton.jit(do_not_specialize=("tokens", "batch", "parts"))
+def exchange_weights(
+    pool_ptr,
+    widen_ptr,
+    widen_bias_ptr,
+    narrow_ptr,
+    narrow_bias_ptr,
+    out_ptr,
+    tokens,
+    batch,
+    parts,
+    C: tl.constexpr,
+    BC: tl.constexpr,
+    PARTS: tl.constexpr,
+):
+    """Twice the weight omega of both modalities' results, `(2 B, C)`, from what `exchange_pool` gives."""
+    number = tl.program_id(0)
+    channel = tl.arange(0, BC)
+    known = channel < C
+    both = known[:, None] & known[None, :]
+    part = tl.arange(0, PARTS)
+    mask = (part < parts)[:, None] & known[None, :]
+    hidden = tl.zeros((BC, BC), tl.float32)
+    for k in tl.static_range(4):  # means of both modalities, then maxima of both
+        at = (k % 2 * batch + number) * parts
+        at = (at + part)[:, None] * (2 * C) + k // 2 * C + channel[None, :]
+        if k < 2:
+            pooled = tl.sum(tl.load(pool_ptr + at, mask=mask, other=0.0), 0) / tokens
+        else:
+            pooled = tl.max(tl.load(pool_ptr + at, mask=mask, other=float("-inf")), 0)
+            pooled = tl.where(known, pooled, 0.0)
+        weight = tl.load(widen_ptr + (k * C + channel)[:, None] * C + channel[None, :], mask=both, other=0.0)
+        hidden += pooled[:, None] * weight
+    hidden = tl.sum(hidden, 0) + tl.load(widen_bias_ptr + channel, mask=known, other=0.0)
+    hidden = _gelu(hidden)
+    for modality in tl.static_range(2):
+        at = channel[:, None] * (2 * C) + modality * C + channel[None, :]
+        omega = tl.sum(hidden[:, None] * tl.load(narrow_ptr + at, mask=both, other=0.0), 0)
+        omega += tl.load(narrow_bias_ptr + modality * C + channel, mask=known, other=0.0)
+        tl.store(out_ptr + (modality * batch + number) * C + channel, 2.0 * _sigmoid(omega), mask=known)
+
+
+@triton.jit(do_not_specialize=("tokens", "batch", "span"))
+def exchange_sums(
     projected_ptr,
     mixed_ptr,
     rate_ptr,
@@ -610,9 +685,9 @@ def exchange_sums(
     BC: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """Sums over `span` pixels, `(2 B, programs, C * STATE + 3 C)`.
+    """Sums over `span` pixels, `(2 B, programs, C * STATE + C)`.
 
-    x times the other modality's B, weighted; the weights; the normed features; and these ones' maximum.
+    x times the other modality's B, weighted, and the weights.
     """
     picture = tl.program_id(1)
     modality = picture // batch
@@ -624,20 +699,13 @@ def exchange_sums(
     own = picture.to(tl.int64) * tokens
     others = other.to(tl.int64) * tokens
     rate = tl.load(rate_ptr + modality * (C // HEAD) + channel // HEAD, mask=known, other=0.0)
-    gain = tl.load(norm_ptr + modality * C + channel, mask=known, other=0.0)[None, :]
-    shift = tl.load(norm_bias_ptr + modality * C + channel, mask=known, other=0.0)[None, :]
     products = tl.zeros((BC, STATE), tl.float32)
     weights = tl.zeros((TOKENS, BC), tl.float32)  # summed over the pixels at the end
-    total = tl.zeros((TOKENS, BC), tl.float32)
-    largest = tl.full((TOKENS, BC), float("-inf"), tl.float32)
-    for start in range(tl.program_id(0) * span, tl.minimum((tl.program_id(0) + 1) * span, tokens), TOKENS):
+    end = tl.minimum((tl.program_id(0) + 1) * span, tokens)
+    for start in range(tl.program_id(0) * span, end, TOKENS):
         pixel = start + tl.arange(0, TOKENS)
-        inside = pixel < tl.minimum((tl.program_id(0) + 1) * span, tokens)
+        inside = pixel < end
         mask = inside[:, None] & known[None, :]
-        features = tl.load(x_ptr + (own + pixel)[:, None] * C + channel[None, :], mask=mask, other=0.0)
-        features = _normed(features.to(tl.float32), mask, C) * gain + shift
-        total += tl.where(mask, features, 0.0)
-        largest = tl.maximum(largest, tl.where(mask, features, float("-inf")))
         at = (own + pixel)[:, None] * PROJECTED + (2 * C + 2 * STATE + channel // HEAD)[None, :]
         weight = softplus(tl.load(projected_ptr + at, mask=mask, other=0.0).to(tl.float32)) * rate[None, :]
         weight = tl.where(mask, weight, 0.0)
@@ -646,75 +714,25 @@ def exchange_sums(
         at = (others + pixel)[:, None] * mixed + (C + state)[None, :]
         B = tl.load(mixed_ptr + at, mask=inside[:, None], other=0.0)
         products = _dot(tl.trans(x.to(tl.float32) * weight), B, products)
-    size: tl.constexpr = C * STATE + 3 * C
+    size: tl.constexpr = C * STATE + C
     sums_ptr += (picture.to(tl.int64) * tl.num_programs(0) + tl.program_id(0)) * size
     at = channel[:, None] * STATE + state[None, :]
     tl.store(sums_ptr + at, products, mask=known[:, None])
     tl.store(sums_ptr + C * STATE + channel, tl.sum(weights, 0), mask=known)
-    tl.store(sums_ptr + C * STATE + C + channel, tl.sum(total, 0), mask=known)
-    tl.store(sums_ptr + C * STATE + 2 * C + channel, tl.max(largest, 0), mask=known)
 
 
 @triton.jit(do_not_specialize=("parts",))
-def exchange_totals(sums_ptr, total_ptr, parts, C: tl.constexpr, STATE: tl.constexpr, BLOCK: tl.constexpr):
-    """`(P, parts, C * STATE + 3 C)` of `exchange_sums` -> `(P, C * STATE + 3 C)`."""
-    size: tl.constexpr = C * STATE + 3 * C
+def exchange_totals(sums_ptr, total_ptr, parts, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    """Sums over the parts of `exchange_sums`: `(P, parts, SIZE)` -> `(P, SIZE)`."""
     picture = tl.program_id(1).to(tl.int64)
     entry = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     total = tl.zeros((128, BLOCK), tl.float32)
-    largest = tl.full((128, BLOCK), float("-inf"), tl.float32)
     for start in range(0, parts, 128):
         part = start + tl.arange(0, 128)
-        mask = (part < parts)[:, None] & (entry < size)[None, :]
-        at = (picture * parts + part)[:, None] * size + entry[None, :]
-        value = tl.load(sums_ptr + at, mask=mask, other=0.0)
-        total += value
-        largest = tl.maximum(largest, tl.where(mask, value, float("-inf")))
-    total = tl.where(entry < C * STATE + 2 * C, tl.sum(total, 0), tl.max(largest, 0))
-    tl.store(total_ptr + picture * size + entry, total, mask=entry < size)
-
-
-@triton.jit(do_not_specialize=("tokens", "batch"))
-def exchange_weights(
-    total_ptr,
-    widen_ptr,
-    widen_bias_ptr,
-    narrow_ptr,
-    narrow_bias_ptr,
-    out_ptr,
-    tokens,
-    batch,
-    C: tl.constexpr,
-    STATE: tl.constexpr,
-    BC: tl.constexpr,
-):
-    """Twice the weight omega of both modalities' results, `(2 B, C)`, from what `exchange_totals` gives."""
-    size: tl.constexpr = C * STATE + 3 * C
-    number = tl.program_id(0)
-    channel = tl.arange(0, BC)
-    known = channel < C
-    both = known[:, None] & known[None, :]
-    # All that is read from memory is asked for before anything is summed up.
-    hidden = tl.zeros((BC, BC), tl.float32)
-    for part in tl.static_range(4):
-        at = (part % 2 * batch + number) * size + C * STATE + (1 + part // 2) * C
-        pooled = tl.load(total_ptr + at + channel, mask=known, other=0.0)
-        if part < 2:
-            pooled = pooled / tokens
-        weight = tl.load(
-            widen_ptr + (part * C + channel)[:, None] * C + channel[None, :], mask=both, other=0.0
-        )
-        hidden += pooled[:, None] * weight
-    narrow = ()
-    for modality in tl.static_range(2):
-        at = channel[:, None] * (2 * C) + modality * C + channel[None, :]
-        narrow = narrow + (tl.load(narrow_ptr + at, mask=both, other=0.0),)
-    hidden = tl.sum(hidden, 0) + tl.load(widen_bias_ptr + channel, mask=known, other=0.0)
-    hidden = _gelu(hidden)
-    for modality in tl.static_range(2):
-        omega = tl.sum(hidden[:, None] * narrow[modality], 0)
-        omega += tl.load(narrow_bias_ptr + modality * C + channel, mask=known, other=0.0)
-        tl.store(out_ptr + (modality * batch + number) * C + channel, 2.0 * _sigmoid(omega), mask=known)
+        mask = (part < parts)[:, None] & (entry < SIZE)[None, :]
+        at = (picture * parts + part)[:, None] * SIZE + entry[None, :]
+        total += tl.load(sums_ptr + at, mask=mask, other=0.0)
+    tl.store(total_ptr + picture * SIZE + entry, tl.sum(total, 0), mask=entry < SIZE)
 
 
 @triton.jit(do_not_specialize=("tokens", "batch"))
@@ -749,7 +767,7 @@ def exchange_read(
     inside = pixel < tokens
     mask = inside[:, None] & known[None, :]
     mixed: tl.constexpr = C + 2 * STATE
-    size: tl.constexpr = C * STATE + 3 * C
+    size: tl.constexpr = C * STATE + C
     row = picture.to(tl.int64) * tokens + pixel
     others = other.to(tl.int64) * tokens + pixel
     total_ptr += picture.to(tl.int64) * size
