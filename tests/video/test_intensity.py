@@ -79,7 +79,8 @@ def test_long_streams_are_sampled(raw):
     assert source.decoded <= SAMPLE + 1
 
 
-def test_the_background_does_not_flicker():
+@pytest.mark.parametrize("model", ["base", "lite"])
+def test_the_background_does_not_flicker(model):
     """A hot object enters a static scene and crosses it: what is far from its path stays as it was."""
     examples = Path(__file__).parents[2] / "examples"
     small = {"dsize": (320, 240), "interpolation": cv2.INTER_AREA}
@@ -92,7 +93,7 @@ def test_the_background_does_not_flicker():
         if i >= 2:
             counts[170:194, 60 * i - 100 : 60 * i - 88] = 9500
         frames.append(counts.astype(np.uint16))
-    fuser = diffmf_cli.load_model("lite", device="cpu")
+    fuser = diffmf_cli.load_model(model, device="cpu")
 
     def background(ir_range):
         return np.stack([fuser.fuse(ir, vis, ir_range=ir_range)[:140] for ir in frames]).astype(float)
@@ -100,5 +101,5 @@ def test_the_background_does_not_flicker():
     steady, flickering = background(range_of("auto", frames)), background("auto")
     # In grey levels. The noise alone, which is not the same in two frames, gives 0.3 a pixel.
     assert np.ptp(steady.mean((1, 2, 3))) < 1
-    assert steady.std(0).mean() < 0.6
+    assert steady.std(0).mean() < 0.65
     assert np.ptp(flickering.mean((1, 2, 3))) > 5
