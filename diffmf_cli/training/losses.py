@@ -132,6 +132,21 @@ def intensity_target(ir: Tensor, vis: Tensor) -> Tensor:
     return torch.maximum(ir, vis)
 
 
+def darkness_loss(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+    """How far the fused picture lies below half of the brighter source, a scalar.
+
+    In means of 7x7 pixels, so that edges and marks may be dark. A road that is cold in infrared and bright by
+    day is where the other terms ask for black: similarity to infrared is highest there.
+
+    Args:
+        fused: `(B, 1, H, W)` in [0, 1].
+        ir: likewise.
+        vis: likewise.
+    """
+    level, *sources = F.avg_pool2d(torch.cat([fused, ir, vis], 1), 7, 1).split(1, 1)
+    return (torch.maximum(*sources) / 2 - level).clamp_min(0).mean()
+
+
 def fusion_loss(fused: Tensor, ir: Tensor, vis: Tensor, weights: Loss) -> tuple[Tensor, dict[str, Tensor]]:
     """Loss and its unweighted terms.
 
@@ -161,6 +176,8 @@ def fusion_loss(fused: Tensor, ir: Tensor, vis: Tensor, weights: Loss) -> tuple[
         for name, both in lost.items()
     }
     terms["intensity"] = (fused - intensity_target(ir, vis)).abs().mean()
+    if weights.darkness:
+        terms["darkness"] = darkness_loss(fused, ir, vis)
     if weights.flatness:
         flat = (ir.amax((1, 2, 3)) == ir.amin((1, 2, 3))) & (vis.amax((1, 2, 3)) == vis.amin((1, 2, 3)))
         # From the brighter constant, not from the mean: white is flat as well.

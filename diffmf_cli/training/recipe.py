@@ -56,6 +56,7 @@ class Loss:
         vif: of the visual information fidelity of each source.
         edges: of the strength and direction of each source's edges.
         difference: of the correlation of what remains without one source with the other.
+        darkness: of how far the result lies below half of the brighter source.
         flatness: of the distance of what comes of two constants to the brighter one.
         sum_share: how much the mean over both sources counts in these four beside the worse source.
         flat: how much a window counts in the structural similarity where the source is flat.
@@ -69,6 +70,7 @@ class Loss:
     vif: float = 5.0
     edges: float = 0.0
     difference: float = 2.0
+    darkness: float = 0.0
     flatness: float = 0.0
     sum_share: float = 0.2
     flat: float = 0.2

@@ -228,7 +228,7 @@ class _Blocks:
             biases.append(nn.functional.pad(bias, (0, 2 * self.states + unused)))
         self.select, self.select_bias = weights.operand(select), weights.exact(biases)
         self.A = weights.exact([-torch.exp(_double(b.scan.A_log)) for b in blocks])
-        self.D = weights.exact([b.scan.D for b in blocks])
+        self.D = weights.exact([_double(b.scan.D) * kernels.SCAN_UNIT.value for b in blocks])
         self.norm = weights.exact([b.scan.norm.weight for b in blocks])
         self.norm_bias = weights.exact([b.scan.norm.bias for b in blocks])
         gains = [_double(b.gain_scan) for b in blocks]

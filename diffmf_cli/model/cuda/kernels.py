@@ -12,6 +12,10 @@ import triton.language as tl
 
 from diffmf_cli.scan.triton_kernels import softplus
 
+# What a scan sums up may be large: LayerNorm follows, so training does not hold it down. Stored so much smaller, 70,000
+# fits into 16 bits, and with LayerNorm's constant likewise smaller nothing changes.
+SCAN_UNIT = tl.constexpr(2.0**-6)
+
 
 @triton.jit
 def _weights(picture, batch, SETS: tl.constexpr):
@@ -423,7 +427,7 @@ def select(
 ):
     """What a scan takes beside the values `(P, L, d)`: step sizes `(P, L, d)`, B and C `(P, L, N)`.
 
-    The weights `(sets, d, SELECTED)` give the first d of them before softplus, then B, then C.
+    C is in `SCAN_UNIT`, so the scan's result is, where D is as well. The weights `(sets, d, SELECTED)` give the first d of them before softplus, then B, then C.
     """
     pixel = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     chosen = _weights(tl.program_id(1), batch, SETS)
@@ -445,7 +449,7 @@ def select(
             mask = inside & (column >= d) & (column < d + N)
             tl.store(B_ptr + row * N + column - d, result, mask=mask)
             mask = inside & (column >= d + N) & (column < d + 2 * N)
-            tl.store(C_ptr + row * N + column - d - N, result, mask=mask)
+            tl.store(C_ptr + row * N + column - d - N, result * SCAN_UNIT, mask=mask)
 
 
 @triton.jit(do_not_specialize=("h", "w", "batch"))
@@ -477,7 +481,7 @@ def finish(
     BH: tl.constexpr,
     TOKENS: tl.constexpr,
 ):
-    """A block after its scan: gate, projection, residual, and its FFN; `y` `(P, L, d)` -> `(P, L, C)`.
+    """A block after its scan: gate, projection, residual, and its FFN; `y` `(P, L, d)` in `SCAN_UNIT` -> `(P, L, C)`.
 
     Gains are in the weights of the projections, affine parts of LayerNorms in those that follow them.
     """
@@ -507,7 +511,7 @@ def finish(
         y = tl.where(known, y - (mean + difference)[:, None], 0.0)
         squares += tl.sum(y * y, 1) + difference * difference * (start * count / (start + count))
         mean += difference * (count / (start + count))
-    scale = tl.rsqrt(squares / d + 1e-5)
+    scale = tl.rsqrt(squares / d + 1e-5 * SCAN_UNIT * SCAN_UNIT)
     for start in range(0, d, BD):
         known = start + inner < d
         gate = tl.load(
