@@ -8,6 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from diffmf_cli.metrics.functional import evaluate
 from diffmf_cli.model.network import Config, DiffMF
 from diffmf_cli.training.losses import (
+    darkness_loss,
     difference_loss,
     edge_loss,
     fusion_loss,
@@ -130,9 +131,9 @@ def test_sobel_of_a_ramp_is_its_slope():
 
 def test_sum_of_the_terms(pictures):
     fused, ir, vis = pictures
-    weights = Loss(intensity=2, gradient=3, ssim=5, vif=7, edges=6, difference=11, sum_share=0.25)
+    weights = Loss(intensity=2, gradient=3, ssim=5, vif=7, edges=6, difference=11, darkness=13, sum_share=0.25)
     loss, terms = fusion_loss(fused, ir, vis, weights)
-    assert set(terms) >= {"intensity", "gradient", "ssim", "vif", "edges", "difference"}
+    assert set(terms) >= {"intensity", "gradient", "ssim", "vif", "edges", "difference", "darkness"}
     assert loss.item() == pytest.approx(
         sum(getattr(weights, k) * v.item() for k, v in terms.items()), rel=1e-5
     )
@@ -267,3 +268,18 @@ def test_flatness_counts_for_two_constants_only(pictures):
     assert fusion_loss(white, constant, constant / 2, weights)[1]["flatness"] == pytest.approx(0.6)
     assert fusion_loss(constant, constant, constant / 2, weights)[1]["flatness"] == pytest.approx(0, abs=1e-6)
     assert fusion_loss(fused, ir, constant, weights)[1]["flatness"] == 0
+
+
+def test_darkness_formula(pictures):
+    fused, ir, vis = pictures
+    f, i, v = (sliding_window_view(plain(t), (7, 7), (1, 2)).mean((-1, -2)) for t in (fused / 3, ir, vis))
+    expected = np.maximum(np.maximum(i, v) / 2 - f, 0).mean()
+    assert expected > 0.01
+    agrees(darkness_loss(fused / 3, ir, vis), expected)
+
+
+def test_edges_and_marks_may_be_dark():
+    vis = torch.full((1, 1, 48, 48), 0.8)
+    fused = vis.clone()
+    fused[..., ::4] = 0
+    assert darkness_loss(fused, torch.zeros_like(vis), vis) == 0
