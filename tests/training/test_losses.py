@@ -131,7 +131,9 @@ def test_sobel_of_a_ramp_is_its_slope():
 
 def test_sum_of_the_terms(pictures):
     fused, ir, vis = pictures
-    weights = Loss(intensity=2, gradient=3, ssim=5, vif=7, edges=6, difference=11, darkness=13, sum_share=0.25)
+    weights = Loss(
+        intensity=2, gradient=3, ssim=5, vif=7, edges=6, difference=11, darkness=13, sum_share=0.25
+    )
     loss, terms = fusion_loss(fused, ir, vis, weights)
     assert set(terms) >= {"intensity", "gradient", "ssim", "vif", "edges", "difference", "darkness"}
     assert loss.item() == pytest.approx(

@@ -12,8 +12,8 @@ import triton.language as tl
 
 from diffmf_cli.scan.triton_kernels import softplus
 
-# Of what a scan gives. LayerNorm follows, so training does not hold it down: 88,000 with `lite` 1.4.0, where 16
-# bits end at 65,504. In this unit it fits, and with LayerNorm's constant likewise nothing changes.
+# Of what a scan gives. LayerNorm follows, so training does not hold it down: 88,000 with `lite` 1.4.0, where
+# 16 bits end at 65,504. In this unit it fits, and with LayerNorm's constant likewise nothing changes.
 SCAN_UNIT = tl.constexpr(2.0**-6)
 
 
@@ -484,8 +484,8 @@ def finish(
 ):
     """A block after its scan: gate, projection, residual, and its FFN; `y` `(P, L, d)` -> `(P, L, C)`.
 
-    `y` is in `SCAN_UNIT`. Gains are in the weights of the projections, affine parts of LayerNorms in those that
-    follow them.
+    `y` is in `SCAN_UNIT`. Gains are in the weights of the projections, affine parts of LayerNorms in those
+    that follow them.
     """
     pixel = tl.program_id(0) * TOKENS + tl.arange(0, TOKENS)
     picture = tl.program_id(1)
