@@ -154,23 +154,28 @@ def pair_row(name, precision, folders):
     fuser = diffmf_cli.load_model(name, device="cuda", precision=precision)
     network, fused = fuser._network, fuser._fused_kernels
     pairs = pair_folders(*folders).pairs
-    furthest, levels, differing, pixels = 0.0, 0, 0, 0
+    furthest, worst, levels, differing, by_two, pixels = 0.0, "", 0, 0, 0, 0
     for pair in pairs:
         prepared = prepare(read_image(pair.ir).pixels, read_image(pair.vis).pixels)
         ir, vis = (torch.from_numpy(t)[None, None].to(DEVICE) for t in (prepared.ir, prepared.vis))
         with torch.no_grad():
             result, plain = fused(ir, vis), network(ir, vis)
         apart = ((result * 255).round() - (plain * 255).round()).abs()
-        furthest = max(furthest, (result - plain).abs().max().item())
+        difference = (result - plain).abs().max().item()
+        if difference > furthest:
+            furthest, worst = difference, pair.key
         levels = max(levels, int(apart.max()))
         differing += int((apart > 0).sum())
+        by_two += int((apart > 1).sum())
         pixels += apart.numel()
     return {
         "model": name,
         "precision": precision,
         "pairs": len(pairs),
         "largest_difference": furthest,
+        "worst_pair": worst,
         "grey_levels": levels,
+        "pixels_two_levels_apart": by_two,
         "percent_of_pixels_that_differ": 100 * differing / pixels,
     }
 
