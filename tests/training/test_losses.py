@@ -212,7 +212,7 @@ def test_constant_sources_give_finite_losses_and_gradients(pictures, which, leve
 
 
 # With every term, and the constants of the shipped recipe: its stability is the smallest.
-EVERY_TERM = Loss(edges=20, flatness=200, stability=1.5e-6, flat=0.4)
+EVERY_TERM = Loss(edges=20, darkness=300, flatness=200, stability=1.5e-6, flat=0.4)
 
 
 @pytest.fixture
