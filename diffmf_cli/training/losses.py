@@ -132,19 +132,37 @@ def intensity_target(ir: Tensor, vis: Tensor) -> Tensor:
     return torch.maximum(ir, vis)
 
 
-def darkness_loss(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
-    """How far the fused picture lies below half of the brighter source, a scalar.
+def darkness_loss(fused: Tensor, vis: Tensor) -> Tensor:
+    """How far the fused picture lies below half of the visible one, a scalar.
 
     In means of 7x7 pixels, so that edges and marks may be dark. A road that is cold in infrared and bright by
-    day is where the other terms ask for black: similarity to infrared is highest there.
+    day is where the other terms ask for black: similarity to infrared is highest there. Not against infrared:
+    where that is saturated, a bright result would cost the visible picture its contrast.
+
+    Args:
+        fused: `(B, 1, H, W)` in [0, 1].
+        vis: likewise, luma.
+    """
+    level, wanted = F.avg_pool2d(torch.cat([fused, vis], 1), 7, 1).split(1, 1)
+    return (wanted / 2 - level).clamp_min(0).mean()
+
+
+def contrast_loss(fused: Tensor, ir: Tensor, vis: Tensor) -> Tensor:
+    """How far the fused picture's contrast lies below half of the better source's, a scalar.
+
+    Contrast is the standard deviation in windows of 7x7 pixels. Leaves in the sun with nothing behind them in
+    infrared are where the other terms ask for a patch without them.
 
     Args:
         fused: `(B, 1, H, W)` in [0, 1].
         ir: likewise.
         vis: likewise.
     """
-    level, *sources = F.avg_pool2d(torch.cat([fused, ir, vis], 1), 7, 1).split(1, 1)
-    return (torch.maximum(*sources) / 2 - level).clamp_min(0).mean()
+    x = torch.cat([fused, ir, vis], 1)
+    mean, square = F.avg_pool2d(torch.cat([x, x * x], 1), 7, 1).split(3, 1)
+    # A variance of nothing has no finite gradient under the root.
+    contrast, *sources = ((square - mean * mean).clamp_min(0) + 1e-6).sqrt().split(1, 1)
+    return (torch.maximum(*sources) / 2 - contrast).clamp_min(0).mean()
 
 
 def fusion_loss(fused: Tensor, ir: Tensor, vis: Tensor, weights: Loss) -> tuple[Tensor, dict[str, Tensor]]:
@@ -177,7 +195,9 @@ def fusion_loss(fused: Tensor, ir: Tensor, vis: Tensor, weights: Loss) -> tuple[
     }
     terms["intensity"] = (fused - intensity_target(ir, vis)).abs().mean()
     if weights.darkness:
-        terms["darkness"] = darkness_loss(fused, ir, vis)
+        terms["darkness"] = darkness_loss(fused, vis)
+    if weights.contrast:
+        terms["contrast"] = contrast_loss(fused, ir, vis)
     if weights.flatness:
         flat = (ir.amax((1, 2, 3)) == ir.amin((1, 2, 3))) & (vis.amax((1, 2, 3)) == vis.amin((1, 2, 3)))
         # From the brighter constant, not from the mean: white is flat as well.

@@ -56,7 +56,8 @@ class Loss:
         vif: of the visual information fidelity of each source.
         edges: of the strength and direction of each source's edges.
         difference: of the correlation of what remains without one source with the other.
-        darkness: of how far the result lies below half of the brighter source.
+        darkness: of how far the result lies below half of the visible picture.
+        contrast: of how far the result's local contrast lies below half of the better source's.
         flatness: of the distance of what comes of two constants to the brighter one.
         sum_share: how much the mean over both sources counts in these four beside the worse source.
         flat: how much a window counts in the structural similarity where the source is flat.
@@ -71,6 +72,7 @@ class Loss:
     edges: float = 0.0
     difference: float = 2.0
     darkness: float = 0.0
+    contrast: float = 0.0
     flatness: float = 0.0
     sum_share: float = 0.2
     flat: float = 0.2

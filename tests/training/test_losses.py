@@ -8,6 +8,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from diffmf_cli.metrics.functional import evaluate
 from diffmf_cli.model.network import Config, DiffMF
 from diffmf_cli.training.losses import (
+    contrast_loss,
     darkness_loss,
     difference_loss,
     edge_loss,
@@ -132,10 +133,18 @@ def test_sobel_of_a_ramp_is_its_slope():
 def test_sum_of_the_terms(pictures):
     fused, ir, vis = pictures
     weights = Loss(
-        intensity=2, gradient=3, ssim=5, vif=7, edges=6, difference=11, darkness=13, sum_share=0.25
+        intensity=2,
+        gradient=3,
+        ssim=5,
+        vif=7,
+        edges=6,
+        difference=11,
+        darkness=13,
+        contrast=9,
+        sum_share=0.25,
     )
     loss, terms = fusion_loss(fused, ir, vis, weights)
-    assert set(terms) >= {"intensity", "gradient", "ssim", "vif", "edges", "difference", "darkness"}
+    assert set(terms) == {name for name, weight in vars(weights).items() if weight} - CONSTANTS
     assert loss.item() == pytest.approx(
         sum(getattr(weights, k) * v.item() for k, v in terms.items()), rel=1e-5
     )
@@ -211,8 +220,10 @@ def test_constant_sources_give_finite_losses_and_gradients(pictures, which, leve
     assert gradient.abs().max() < 1
 
 
+CONSTANTS = {"sum_share", "flat", "stability", "luminance"}
+
 # With every term, and the constants of the shipped recipe: its stability is the smallest.
-EVERY_TERM = Loss(edges=20, darkness=300, flatness=200, stability=1.5e-6, flat=0.4)
+EVERY_TERM = Loss(edges=20, darkness=300, contrast=250, flatness=200, stability=1.5e-6, flat=0.4)
 
 
 @pytest.fixture
@@ -230,7 +241,7 @@ def test_extreme_pictures_give_finite_gradients(extremes):
     fused, ir, vis = (extremes[i] for i in index.T)
     fused = fused.clone().requires_grad_()
     loss, terms = fusion_loss(fused, ir, vis, EVERY_TERM)
-    assert set(terms) == set(vars(EVERY_TERM)) - {"sum_share", "flat", "stability", "luminance"}
+    assert set(terms) == set(vars(EVERY_TERM)) - CONSTANTS
     assert all(value.isfinite() for value in terms.values())
     (gradient,) = torch.autograd.grad(loss * len(fused), fused)
     assert gradient.isfinite().all()
@@ -273,15 +284,32 @@ def test_flatness_counts_for_two_constants_only(pictures):
 
 
 def test_darkness_formula(pictures):
-    fused, ir, vis = pictures
-    f, i, v = (sliding_window_view(plain(t), (7, 7), (1, 2)).mean((-1, -2)) for t in (fused / 3, ir, vis))
-    expected = np.maximum(np.maximum(i, v) / 2 - f, 0).mean()
+    fused, _, vis = pictures
+    f, v = (sliding_window_view(plain(t), (7, 7), (1, 2)).mean((-1, -2)) for t in (fused / 3, vis))
+    expected = np.maximum(v / 2 - f, 0).mean()
     assert expected > 0.01
-    agrees(darkness_loss(fused / 3, ir, vis), expected)
+    agrees(darkness_loss(fused / 3, vis), expected)
 
 
 def test_edges_and_marks_may_be_dark():
     vis = torch.full((1, 1, 48, 48), 0.8)
     fused = vis.clone()
     fused[..., ::4] = 0
-    assert darkness_loss(fused, torch.zeros_like(vis), vis) == 0
+    assert darkness_loss(fused, vis) == 0
+
+
+def test_contrast_formula(pictures):
+    fused, ir, vis = pictures
+    f, i, v = (
+        np.sqrt(sliding_window_view(plain(t), (7, 7), (1, 2)).var((-1, -2)) + 1e-6)
+        for t in (fused / 4, ir, vis)
+    )
+    expected = np.maximum(np.maximum(i, v) / 2 - f, 0).mean()
+    assert expected > 0.01
+    agrees(contrast_loss(fused / 4, ir, vis), expected)
+
+
+def test_a_source_without_contrast_asks_for_none(pictures):
+    _, ir, _ = pictures
+    assert contrast_loss(ir / 2, ir, torch.zeros_like(ir)) == pytest.approx(0, abs=1e-3)
+    assert contrast_loss(ir * 0.4 + 0.6, ir, torch.ones_like(ir)) > contrast_loss(ir, ir, torch.ones_like(ir))
