@@ -1,5 +1,6 @@
 """The options that commands share, each declared once."""
 
+import os
 from typing import Annotated, Any
 
 import typer
@@ -204,14 +205,17 @@ QUALITY = 95  # unless asked for
 
 
 def check_quality(quality: int, *extensions: str) -> None:
-    """Refuses a `--quality` out of range, or one that no file with these extensions would have.
+    """Refuses a quality out of range, or one that no file with these extensions would have.
+
+    What `DIFFMF_QUALITY` says is for all pictures that may come: it need not fit.
 
     Raises:
         UsageError: it cannot be meant.
     """
     if not 1 <= quality <= 100:
         raise UsageError(f"quality {quality} is out of range: use 1 to 100")
-    if quality != QUALITY and not {".jpg", ".jpeg", ".webp"} & {end.lower() for end in extensions}:
+    usual = os.environ.get("DIFFMF_QUALITY", str(QUALITY))
+    if str(quality) != usual and not {".jpg", ".jpeg", ".webp"} & {end.lower() for end in extensions}:
         raise UsageError(f"--quality {quality} is of JPEG and WebP: write one of them, or leave it out")
 
 

@@ -109,6 +109,16 @@ def test_quality_of_what_is_lossy(fuse, tmp_path, lossy):
     assert fuse("-o", tmp_path / "out.png", "--panel", panel, "--quality", 20).code == 0
 
 
+def test_quality_from_the_environment_is_for_what_has_one(fuse, tmp_path, monkeypatch):
+    monkeypatch.setenv("DIFFMF_QUALITY", "20")
+    assert fuse("-o", tmp_path / "set.jpg").code == 0
+    assert fuse("-o", tmp_path / "given.jpg", "--quality", 20).code == 0
+    assert (tmp_path / "set.jpg").read_bytes() == (tmp_path / "given.jpg").read_bytes()
+    assert fuse("-o", tmp_path / "out.png").code == 0
+    assert fuse("-o", tmp_path / "no.png", "--quality", 30).code == 2
+    assert not (tmp_path / "no.png").exists()
+
+
 def test_ir_of_another_size_is_resampled_with_a_notice(cli, pair, scene, tiny_model, tmp_path):
     cv2.imwrite(str(tmp_path / "small.png"), scene[0][::2, ::2])
     result = cli("fuse", tmp_path / "small.png", pair[1], "-m", tiny_model)
