@@ -51,7 +51,7 @@ class RayEngine:
         if self._ours:
             local = {} if "RAY_ADDRESS" in os.environ else {"include_dashboard": False}
             try:
-                ray.init(log_to_driver=False, logging_level="ERROR", **local)
+                self._ray.init(log_to_driver=False, logging_level="ERROR", **local)
             except Exception as error:
                 address = os.environ.get("RAY_ADDRESS", "a local cluster")
                 reason = " ".join(str(error).split())[:200]
@@ -62,7 +62,7 @@ class RayEngine:
         actor = ray.remote(_Fusing).options(
             num_gpus=1 if gpus else 0, num_cpus=1, max_restarts=_RESTARTS, max_concurrency=64
         )
-        self._workers = [actor.remote(settings) for _ in range(count)]
+        self._workers: list[Any] = [actor.remote(settings) for _ in range(count)]
         try:
             depths = ray.get([worker.depth.remote() for worker in self._workers])
         except ray.exceptions.RayError as error:
