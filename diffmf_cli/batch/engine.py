@@ -7,7 +7,7 @@ from typing import Protocol
 
 from diffmf_cli.batch.job import Job, Outcome
 
-_POLL = 0.2  # seconds in which new jobs are noticed, and Ctrl-C on systems that cannot interrupt a wait
+_POLL = 0.2  # seconds in which new jobs are noticed, and Ctrl-C
 
 
 class Engine(Protocol):
@@ -31,6 +31,7 @@ def run_jobs(
     start: Callable[[], Engine],
     skip: Callable[[Job], bool],
     *,
+    interrupted: Callable[[], bool] = lambda: False,
     fail_fast: bool = False,
 ) -> Iterator[Outcome]:
     """Runs jobs and yields their outcomes as they come, with a bounded number on their way.
@@ -39,17 +40,21 @@ def run_jobs(
         jobs: The jobs; None says that there is none at the moment, but may be later.
         start: Makes the engine, when the first job needs it.
         skip: Whether a job's result is there already.
+        interrupted: Whether Ctrl-C came; see `diffmf_cli.interrupt.held_interrupt`.
         fail_fast: Take no more jobs after a failure.
 
     Yields:
         Outcomes, and at an interrupt those that had come before it.
+
+    Raises:
+        KeyboardInterrupt: where Ctrl-C came.
     """
     engine: Engine | None = None
     finished: SimpleQueue[Future[Outcome]] = SimpleQueue()
     pending, more = 0, True
     try:
         while more or pending:
-            while more and (engine is None or pending < engine.depth):
+            while more and (engine is None or pending < engine.depth) and not interrupted():
                 job = next(jobs, _END)
                 if isinstance(job, _End):
                     more = False
@@ -61,6 +66,8 @@ def run_jobs(
                     engine = engine or start()
                     engine.submit(job).add_done_callback(finished.put)
                     pending += 1
+            if interrupted():
+                raise KeyboardInterrupt
             if not (more or pending):
                 break
             try:

@@ -102,7 +102,7 @@ class Pipeline:
         return item.future
 
     def close(self) -> None:
-        """Ends; results that are being written are finished, within a grace period."""
+        """Ends; results that are being written are finished and told, within a grace period."""
         self._stopped.set()
         self._room.close()
         self._ready.put(None)
@@ -202,24 +202,24 @@ class Pipeline:
         settings, output = self._settings, item.job.output
         data, losses = encode_fused(pixels, vis, PurePath(output).suffix, settings.quality)
         item.notices += losses
-        self._writing.add(item)
+        self._writing.add(item)  # until its outcome is told, for which `close` waits too
         try:
             if self._stopped.is_set():
                 return
             locations.write(output, data, settings.overwrite or item.job.attempt > 1)
+            item.seconds["write"] = time.perf_counter() - start
+            height, width = pixels.shape[:2]
+            outcome = Outcome(
+                item.job,
+                "done",
+                width=width,
+                height=height,
+                seconds=item.seconds,
+                notices=tuple(item.notices),
+            )
+            self._finish(item, outcome)
         finally:
             self._writing.discard(item)
-        item.seconds["write"] = time.perf_counter() - start
-        height, width = pixels.shape[:2]
-        outcome = Outcome(
-            item.job,
-            "done",
-            width=width,
-            height=height,
-            seconds=item.seconds,
-            notices=tuple(item.notices),
-        )
-        self._finish(item, outcome)
 
     def _guarded(self, step: Callable[[_Item], None], item: _Item) -> None:
         try:

@@ -39,7 +39,7 @@ class ProcessEngine:
         return future
 
     def close(self) -> None:
-        """Ends; results that are being written are finished, within a grace period."""
+        """Ends; results that are being written are finished and told, within a grace period."""
         with self._lock:
             self._closed = True
         for worker in self._workers:
@@ -48,6 +48,7 @@ class ProcessEngine:
             worker.process.join(2)
             worker.process.kill()
             worker.process.join(1)
+            worker.listener.join(1)  # what a worker said before its end is still in the connection
 
     @property
     def pids(self) -> list[int | None]:
@@ -104,7 +105,10 @@ class _Worker:
         self.process = context.Process(target=_work, args=arguments, daemon=True)
         self.process.start()
         theirs.close()  # so that its death ends our reading
-        threading.Thread(target=self._listen, args=(self._connection, self._ready), daemon=True).start()
+        self.listener = threading.Thread(
+            target=self._listen, args=(self._connection, self._ready), daemon=True
+        )
+        self.listener.start()
 
     def wait_until_ready(self) -> int:
         """The depth of its pipeline, when its model is loaded."""

@@ -21,6 +21,7 @@ from diffmf_cli.batch.table import Naming, PairTable, children_of, table_of_fold
 from diffmf_cli.cli import options
 from diffmf_cli.cli.output import exit_at_once_on_interrupt, out
 from diffmf_cli.errors import UsageError, check_choice
+from diffmf_cli.interrupt import held_interrupt
 from diffmf_cli.threads import limit_threads
 
 if TYPE_CHECKING:
@@ -309,20 +310,21 @@ def batch(
         from diffmf_cli.batch.engine import run_jobs
 
         total = None if watch is not None else len(table.jobs)
-        try:
-            with _progress(summary, total) as show:
-                for outcome in run_jobs(jobs, start, skip, fail_fast=fail_fast):
-                    summary.add(outcome)
-                    if outcome.status != "skipped":
-                        kept.append(outcome.record())
-                    out.record(outcome.record())
-                    show(outcome)
-        finally:
-            orphans = len(table.ir_orphans) + len(table.vis_orphans)
-            record = {**summary.record(), "orphans": orphans, "manifest": str(path)}
-            kept.append(record)
-            out.talk(summary.table())
-            out.record(record)
+        with held_interrupt() as interrupted:
+            try:
+                with _progress(summary, total) as show:
+                    for outcome in run_jobs(jobs, start, skip, interrupted=interrupted, fail_fast=fail_fast):
+                        summary.add(outcome)
+                        if outcome.status != "skipped":
+                            kept.append(outcome.record())
+                        out.record(outcome.record())
+                        show(outcome)
+            finally:
+                orphans = len(table.ir_orphans) + len(table.vis_orphans)
+                record = {**summary.record(), "orphans": orphans, "manifest": str(path)}
+                kept.append(record)
+                out.talk(summary.table())
+                out.record(record)
     if kept.trouble:
         out.error("DiffmfError", f"manifest {path} is not complete ({kept.trouble}): make room", 1)
     if summary.status["failed"]:

@@ -6,14 +6,11 @@ besides), `log.jsonl` (one line for each event) and `samples/` (validation pictu
 
 import json
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,6 +20,7 @@ from torch import Tensor
 from diffmf_cli import scan
 from diffmf_cli.errors import DiffmfError, UsageError
 from diffmf_cli.images.opencv import cv2
+from diffmf_cli.interrupt import held_interrupt
 from diffmf_cli.metrics.functional import evaluate
 from diffmf_cli.model.checkpoint import load_checkpoint, save_checkpoint
 from diffmf_cli.model.network import SIZES, DiffMF
@@ -177,7 +175,7 @@ class Trainer:
         # No TF32: the loss takes variances as differences of mean squares, of which 10 bits leave nothing.
         # Deterministic, so that a recipe repeats its losses.
         exact = torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
-        with _interrupted_between_steps() as interrupted, exact:
+        with held_interrupt() as interrupted, exact:
             while self.step < options.steps:
                 values = self._run_step()
                 self.step += 1
@@ -314,34 +312,6 @@ class Trainer:
                 group["lr"] = self.rate
         self.sampler.restore(state["crops"])
         self.step, self.seconds = state["step"], state["seconds"]
-
-
-@contextmanager
-def _interrupted_between_steps() -> Iterator[Callable[[], bool]]:
-    """Within the block Ctrl-C waits for the end of a step, so that a resume is exact; a second one does not.
-
-    Yields:
-        Whether Ctrl-C came. It is raised where the block ends.
-    """
-    if threading.current_thread() is not threading.main_thread():  # which alone gets signals
-        yield lambda: False
-        return
-    came = False
-    before = signal.getsignal(signal.SIGINT)
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        nonlocal came
-        came = True
-        signal.signal(signal.SIGINT, before)
-
-    if before is not signal.SIG_IGN:  # started with nohup or in a background job: stay deaf
-        signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: came
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if came:
-        raise KeyboardInterrupt
 
 
 def train(

@@ -1,9 +1,11 @@
+import signal
 from concurrent.futures import Future
 
 import pytest
 
 from diffmf_cli.batch.engine import run_jobs
 from diffmf_cli.batch.job import Job, Outcome
+from diffmf_cli.interrupt import held_interrupt
 
 
 def job(index):
@@ -87,3 +89,32 @@ def test_what_was_done_before_an_interrupt_is_told():
         next(outcomes)
     assert found == ["0", "1"]
     assert engine.closed == 1
+
+
+@pytest.fixture
+def ctrl_c():
+    """A function that interrupts; a test run in the background starts with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield lambda: signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+def test_an_interrupt_while_an_outcome_is_noted_loses_none(ctrl_c, skipped):
+    engine, found = Immediate(), []
+
+    def run():
+        with held_interrupt() as interrupted:
+            for outcome in run_jobs(
+                iter(map(job, range(100))), lambda: engine, lambda job: skipped, interrupted=interrupted
+            ):
+                if not found:
+                    ctrl_c()
+                found.append(outcome.job.key)
+
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert found == (["0"] if skipped else engine.taken)
+    assert len(found) == (1 if skipped else Immediate.depth)
+    assert engine.closed == (not skipped)

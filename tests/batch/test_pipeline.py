@@ -78,6 +78,22 @@ def test_an_unexpected_error_is_one_failure(fuser, settings, jobs, finish, monke
     assert (outcomes["000"].reason, "KeyError" in outcomes["000"].details) == ("bug", True)
 
 
+def test_what_was_written_is_told_before_it_ends(fuser, settings, jobs):
+    engine, told = Pipeline(fuser, settings), []
+
+    def tell(outcome):  # as over a slow connection
+        time.sleep(0.3)
+        told.append(outcome.result())
+
+    engine.submit(jobs[0]).add_done_callback(tell)
+    deadline = time.monotonic() + 30
+    while not Path(jobs[0].output).exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    engine.close()
+    assert [outcome.status for outcome in told] == ["done"]
+
+
 def test_few_pairs_are_on_their_way_at_once(fuser, settings, make_pairs, finish, tmp_path, monkeypatch):
     """A slow network: the readers must wait, or memory would grow with the set."""
     from diffmf_cli.batch import pipeline as module

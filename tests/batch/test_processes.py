@@ -47,6 +47,24 @@ def test_same_bytes_as_one_process_even_if_a_worker_dies(settings, jobs, finish)
             os.kill(pid, 0)
 
 
+def test_what_was_written_is_told_before_it_ends(settings, jobs):
+    engine, told = ProcessEngine(["cpu", "cpu"], settings), []
+
+    def tell(outcome):  # keeps the thread that listens, so that the next answers wait in the connection
+        if not told:
+            time.sleep(0.5)
+        told.append(outcome.result())
+
+    for job in jobs:
+        engine.submit(job).add_done_callback(tell)
+    deadline = time.monotonic() + 30
+    while not all(Path(job.output).exists() for job in jobs):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    engine.close()
+    assert sorted(outcome.job.key for outcome in told) == [job.key for job in jobs]
+
+
 def test_a_model_that_cannot_be_loaded(settings, tmp_path):
     from dataclasses import replace
 
