@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
-from queue import Empty, SimpleQueue
+from queue import Empty, Queue
 from typing import Protocol
 
 from diffmf_cli.batch.job import Job, Outcome
@@ -50,7 +50,8 @@ def run_jobs(
         KeyboardInterrupt: where Ctrl-C came.
     """
     engine: Engine | None = None
-    finished: SimpleQueue[Future[Outcome]] = SimpleQueue()
+    # No SimpleQueue: a signal at the end of its wait makes Python 3.11 wait for ever.
+    finished: Queue[Future[Outcome]] = Queue()
     pending, more = 0, True
     try:
         while more or pending:

@@ -1,4 +1,6 @@
 import signal
+import threading
+import time
 from concurrent.futures import Future
 
 import pytest
@@ -118,3 +120,29 @@ def test_an_interrupt_while_an_outcome_is_noted_loses_none(ctrl_c, skipped):
     assert found == (["0"] if skipped else engine.taken)
     assert len(found) == (1 if skipped else Immediate.depth)
     assert engine.closed == (not skipped)
+
+
+def test_an_interrupt_at_the_end_of_a_wait_ends_it(ctrl_c):
+    stuck, began = Future(), time.monotonic()
+
+    class Stuck(Immediate):
+        def submit(self, job):
+            return stuck
+
+    def late(*_):  # longer than a wait
+        time.sleep(0.3)
+        ctrl_c()
+
+    def run():
+        with held_interrupt() as interrupted:
+            statuses(iter([job(0)]), Stuck, lambda job: False, interrupted=interrupted)
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    rescue = threading.Timer(10, stuck.set_result, [Outcome(job(0), "done")])
+    rescue.start()
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    rescue.cancel()
+    signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - began < 5
