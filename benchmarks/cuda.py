@@ -29,7 +29,6 @@ from diffmf_cli import scan
 from diffmf_cli.fusion.fuser import prepare
 from diffmf_cli.images.pairs import pair_folders
 from diffmf_cli.images.read import read_image
-from diffmf_cli.model.cuda import inference
 from diffmf_cli.scan import mamba_scan, reference, triton_scan
 
 CASES = [(1, 640, 480), (8, 640, 480), (1, 1280, 1024)]
@@ -92,6 +91,8 @@ def pictures(batch, width, height):
 
 def counted(run):
     """Launches of our kernels, and the bytes of the tensors that they take."""
+    from diffmf_cli.model.cuda import inference  # imports triton
+
     seen = []
     real = triton_scan.launch
 
@@ -271,6 +272,8 @@ def main() -> None:
     options = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("no CUDA device")
+    if reason := triton_scan.unavailable(DEVICE):
+        sys.exit(reason)
     console = Console(width=220)
     copied, rates = limits()
     card = torch.cuda.get_device_name()
