@@ -5,7 +5,7 @@ Actors read and write the files themselves, so all machines need to see them: a 
 
 import os
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from diffmf_cli.batch.processes import ATTEMPTS
 from diffmf_cli.errors import DiffmfError, UsageError
 
 _RESTARTS = 3
+_CONTROL = "control"  # calls that do not wait behind jobs
 
 
 class _Fusing:
@@ -32,6 +33,9 @@ class _Fusing:
 
     def fuse(self, job: Job) -> Outcome:
         return self._pipeline.submit(job).result()
+
+    def close(self) -> None:
+        self._pipeline.close()
 
 
 class RayEngine:
@@ -59,7 +63,7 @@ class RayEngine:
         resources = ray.cluster_resources()
         gpus = int(resources.get("GPU", 0)) if settings.device in ("auto", "cuda") else 0
         count = workers or gpus or len(ray.nodes())
-        actor = ray.remote(_Fusing).options(
+        actor = self._ray.remote(concurrency_groups={_CONTROL: 1})(_Fusing).options(
             num_gpus=1 if gpus else 0, num_cpus=1, max_restarts=_RESTARTS, max_concurrency=64
         )
         self._workers: list[Any] = [actor.remote(settings) for _ in range(count)]
@@ -71,6 +75,8 @@ class RayEngine:
         self.depth = sum(depths)
         self._load = [0] * count
         self._down: set[int] = set()
+        self._given: dict[Any, Future[Outcome]] = {}
+        self._closed = False
         self._lock = threading.Lock()
 
     def submit(self, job: Job) -> "Future[Outcome]":
@@ -80,7 +86,18 @@ class RayEngine:
         return future
 
     def close(self) -> None:
-        """Ends the workers, and the cluster where it was started here."""
+        """Ends the workers, and the cluster where it was started here.
+
+        Results that are being written are finished and told, within a grace period.
+        """
+        with self._lock:
+            self._closed = True
+        closing = [worker.close.options(concurrency_group=_CONTROL).remote() for worker in self._workers]
+        self._ray.wait(closing, num_returns=len(closing), timeout=2)
+        given = dict(self._given)
+        if given:
+            told, _ = self._ray.wait(list(given), num_returns=len(given), timeout=0.2)
+            wait([given[answer] for answer in told], timeout=1)
         for worker in self._workers:
             self._ray.kill(worker)
         if self._ours:
@@ -99,16 +116,22 @@ class RayEngine:
             self._load[index] += 1
         # With retries Ray waits for a worker that is being started again.
         method = self._workers[index].fuse.options(max_task_retries=0 if up else _RESTARTS)
-        answer = method.remote(job).future()
-        answer.add_done_callback(lambda answer: self._answered(index, job, future, answer))
+        answer = method.remote(job)
+        self._given[answer] = future
+        answer.future().add_done_callback(lambda done: self._answered(index, job, answer, done))
 
-    def _answered(self, index: int, job: Job, future: "Future[Outcome]", answer: "Future[Outcome]") -> None:
+    def _answered(self, index: int, job: Job, answer: Any, done: "Future[Outcome]") -> None:
+        future = self._given[answer]
         with self._lock:
             self._load[index] -= 1
-        error = answer.exception()
+        error = done.exception()
         if error is None:
-            future.set_result(answer.result())
-            return
+            future.set_result(done.result())
+        elif not self._closed:
+            self._retry(index, job, future, error)
+        del self._given[answer]
+
+    def _retry(self, index: int, job: Job, future: "Future[Outcome]", error: BaseException) -> None:
         self._leave_out(index)
         if job.attempt < ATTEMPTS:
             self._assign(replace(job, attempt=job.attempt + 1), future)

@@ -65,6 +65,23 @@ def test_same_bytes_as_the_local_engine_even_if_a_worker_dies(cluster, settings,
     assert ray.is_initialized()  # a cluster that was there before stays
 
 
+def test_what_was_written_is_told_before_it_ends(cluster, settings, jobs):
+    from diffmf_cli.batch.ray_engine import RayEngine
+
+    engine, told = RayEngine(settings, workers=2), []
+    for job in jobs:
+        engine.submit(job).add_done_callback(lambda outcome: told.append(outcome.result().job.output))
+    deadline = time.monotonic() + 120
+    while not any(Path(job.output).exists() for job in jobs):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    began = time.monotonic()
+    engine.close()
+    assert time.monotonic() - began < 3
+    assert sorted(told) == [job.output for job in jobs if Path(job.output).exists()]
+    assert {path.name for path in Path(jobs[0].output).parent.iterdir()} == {Path(name).name for name in told}
+
+
 def test_the_command(cluster, cli, make_pairs, tiny_model, tmp_path):
     ir, vis = make_pairs(3)
     (vis / "001.png").write_bytes(b"broken")
