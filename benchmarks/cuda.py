@@ -6,8 +6,9 @@ Pictures lie on the device; a time is the median of repeated calls in a steady s
 the captured graph included. Limits are measured in the same run: a large copy, bytes read plus bytes written,
 and a large matrix product. `floor` is the larger of two times: operations over that product's rate, and the
 bytes of all tensors that the launches take, each once a launch, over the copy's. The scan alone stands
-against its own floor, its inputs and its result moved once, and, where mamba-ssm is installed, against its
-`selective_scan_fn` between VMamba's cross-scan and cross-merge, from maps in the layout that these want.
+against that floor of its launches, against its inputs and its result moved once, and, where mamba-ssm is
+installed, against its `selective_scan_fn` between VMamba's cross-scan and cross-merge, from maps in the
+layout that these want.
 With two folders of pictures, each pair goes through every model and precision, and its fused luma in 8 bits
 is held against that of the network's plain operations in float32.
 """
@@ -222,6 +223,7 @@ def scan_rows(copied):
             moved = sum(t.numel() * t.element_size() for t in (x, delta, B, C, x))
             with torch.no_grad():
                 time = replayed(lambda a=arguments: triton_scan.selective_scan_2d(*a))
+                _, by_launches = counted(lambda a=arguments: triton_scan.selective_scan_2d(*a))
                 mamba = None
                 if mamba_scan.unavailable(DEVICE) is None:
                     mamba = replayed(vmamba(*arguments))
@@ -239,6 +241,8 @@ def scan_rows(copied):
                 "microseconds": 1e3 * time,
                 "floor_microseconds": 1e3 * floor,
                 "share_of_floor": floor / time,
+                "launches_floor_microseconds": 1e6 * by_launches / copied,
+                "share_of_launches_floor": 1e3 * by_launches / copied / time,
                 "mamba_ssm_microseconds": None if mamba is None else 1e3 * mamba,
                 "times_faster": None if mamba is None else mamba / time,
                 "relative_error": error,

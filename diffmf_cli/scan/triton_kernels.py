@@ -1,9 +1,9 @@
 """The scan as Triton kernels; see `triton_scan`.
 
-For inference the map is cut into tiles, whose values stay in registers while rows and columns are walked both
-ways. `tile_states` finds what each line of a tile makes of the states that enter it, `segment_states` and
-`entering_states` chain the lines, `tile_outputs` walks again with the true states. Pixels are found by index:
-nothing is copied into another order.
+For inference the map is cut into tiles. `tile_states` finds, row by row, what each line of a tile makes of
+the states that enter it, `segment_states` and `entering_states` chain the lines, and `tile_outputs` walks
+with the true states while a tile's values stay in registers. Pixels are found by index: nothing is copied
+into another order.
 """
 
 import triton
@@ -205,6 +205,90 @@ def _decay_and_input(
     return tl.exp2(delta * A[:, None, None]), delta * x * B
 
 
+@triton.jit
+def _row(x_ptr, delta_ptr, B_ptr, known, WHOLE: tl.constexpr, SOFTPLUS: tl.constexpr):
+    """A row of tiles; what is not known changes no state."""
+    if WHOLE:
+        return tl.load(x_ptr), tl.load(delta_ptr), tl.load(B_ptr)
+    x = tl.load(x_ptr, mask=known, other=0.0)
+    delta = tl.load(delta_ptr, mask=known, other=-1e4 if SOFTPLUS else 0.0)
+    return x, delta, tl.load(B_ptr, mask=known, other=0.0)
+
+
+@triton.jit
+def _store_lines(decay_ptr, state_ptr, back_ptr, at, decay, ahead, back, mask):
+    tl.store(decay_ptr + at, decay, mask=mask)
+    tl.store(state_ptr + at, ahead, mask=mask)
+    tl.store(back_ptr + at, back, mask=mask)
+
+
+@triton.jit
+def _lines_of_tiles(
+    x_ptr,
+    delta_ptr,
+    bias,
+    A,
+    B_ptr,
+    decay_ptr,
+    state_ptr,
+    back_ptr,
+    of_rows,
+    of_columns,
+    next_row,
+    store_rows,
+    store_columns,
+    columns,
+    height,
+    thread,
+    w,
+    d: tl.constexpr,
+    N: tl.constexpr,
+    SOFTPLUS: tl.constexpr,
+    HEIGHT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    ACROSS: tl.constexpr,
+    DOWN: tl.constexpr,
+    WHOLE: tl.constexpr,
+):
+    """Stores what tiles' rows and columns make of states. `height` rows of them lie in the picture."""
+    LANES: tl.constexpr = 32 // (ACROSS * DOWN)
+    kept = tl.full((32, WIDTH), 1.0, tl.float32)
+    after = tl.zeros((32, WIDTH), tl.float32)
+    before = tl.zeros((32, WIDTH), tl.float32)
+    x, delta, B = _row(x_ptr, delta_ptr, B_ptr, columns & (height > 0)[:, None], WHOLE, SOFTPLUS)
+    # A loop that is not unrolled needs half of the registers, so that twice as many warps are at work.
+    for r in tl.range(0, HEIGHT, loop_unroll_factor=1):
+        below = tl.minimum(r + 1, HEIGHT - 1)  # is on its way while this row is walked
+        below_x, below_delta, below_B = _row(
+            x_ptr + below * w * d,
+            delta_ptr + below * w * d,
+            B_ptr + below * w * N,
+            columns & (below < height)[:, None],
+            WHOLE,
+            SOFTPLUS,
+        )
+        delta = delta.to(tl.float32)
+        if SOFTPLUS:
+            delta = softplus(delta + bias[:, None])
+        a = tl.exp2(delta * A[:, None])
+        b = delta * x.to(tl.float32) * B.to(tl.float32)
+        decay, ahead, back = _summary(a[:, None, :], b[:, None, :], b[:, None, :])
+        if ACROSS == 2:
+            decay, ahead, back = _together(thread, decay, ahead, back, LANES)
+        at = (of_rows + r * next_row)[:, None]
+        mask = (store_rows & (r < height))[:, None]
+        _store_lines(decay_ptr, state_ptr, back_ptr, at, decay, ahead, back, mask)
+        before += kept * b
+        after = a * after + b
+        kept *= a
+        x = below_x
+        delta = below_delta
+        B = below_B
+    if DOWN == 2:
+        kept, after, before = _together(thread, kept, after, before, LANES * ACROSS)
+    _store_lines(decay_ptr, state_ptr, back_ptr, of_columns, kept, after, before, store_columns)
+
+
 @triton.jit(do_not_specialize=("h", "w", "sets", "shared"))
 def tile_states(
     x_ptr,
@@ -229,73 +313,94 @@ def tile_states(
     """What lines leave of a state, `(P, N, lines, d)`, and what they add to it, `(P, 2, N, lines, d)`.
 
     A line is the part of a row or of a column that lies in one tile. First come those of rows, as tokens
-    follow each other along rows, then those of columns. `shared`
-    pictures in a row have the same of the `sets` of parameters.
+    follow each other along rows, then those of columns. `shared` pictures in a row have the same of the
+    `sets` of parameters.
     """
-    LANES: tl.constexpr = 32 // (ACROSS * DOWN)
     thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN)
     picture = tl.program_id(1)
     chosen = tl.minimum(picture // shared, sets - 1)
     inside = lane < d
-    row = _apart(HEIGHT)[None, :]
     column = _apart(WIDTH)[None, :]
-    rows = inside[:, None] & (row < h - (j * HEIGHT)[:, None])
     columns = inside[:, None] & (column < w - (i * WIDTH)[:, None])
     start = picture.to(tl.int64) * h * w + j * HEIGHT * w + i * WIDTH
-    x_ptr = _tile(x_ptr + start * d + lane, w * d, d, row, column)
-    delta_ptr = _tile(delta_ptr + start * d + lane, w * d, d, row, column)
-    B_ptr = _tile(B_ptr + start * N, w * N, N, row, column)
-    x = _read(x_ptr, 0.0, whole, inside, i, j, row, column, h, w, HEIGHT, WIDTH)
+    x_ptr = (x_ptr + start * d + lane)[:, None] + column * d
+    delta_ptr = (delta_ptr + start * d + lane)[:, None] + column * d
+    B_ptr = (B_ptr + start * N)[:, None] + column * N
     across = tl.cdiv(w, WIDTH * ACROSS)
     down = tl.cdiv(h, HEIGHT * DOWN)
     lines = (h * across + w * down).to(tl.int64) * d
-    of_rows = ((j[:, None] * HEIGHT + row) * across + i[:, None] // ACROSS) * d + lane[:, None]
+    of_rows = (j * HEIGHT * across + i // ACROSS) * d + lane
     of_columns = (i[:, None] * WIDTH + column) * down + j[:, None] // DOWN
     of_columns = (h * across + of_columns) * d + lane[:, None]
     # The first of two tiles stores what they are together.
-    rows = rows & (i % ACROSS == 0)[:, None]
-    columns = columns & (j % DOWN == 0)[:, None]
+    store_rows = inside & (i % ACROSS == 0)
+    store_columns = columns & (j % DOWN == 0)[:, None]
+    bias = tl.zeros((32,), tl.float32)
+    if SOFTPLUS:
+        bias = tl.load(bias_ptr + chosen * d + lane, mask=inside, other=0.0)
+    decay_ptr += picture.to(tl.int64) * N * lines
+    state_ptr += picture.to(tl.int64) * 2 * N * lines
     for n in range(N):
-        a, b = _decay_and_input(
-            x,
-            delta_ptr,
-            bias_ptr,
-            A_ptr,
-            B_ptr,
-            chosen * d + lane,
-            n,
-            whole,
-            inside,
-            i,
-            j,
-            row,
-            column,
-            h,
-            w,
-            HEIGHT,
-            WIDTH,
-            N,
-            SOFTPLUS,
-        )
-        plane = (tl.program_id(1) * N + n) * lines
-        decays = decay_ptr + plane
-        plane = (tl.program_id(1) * 2 * N + n) * lines
-        states = state_ptr + plane
+        A = tl.load(A_ptr + (chosen * d + lane) * N + n, mask=inside, other=0.0) * 1.4426950408889634
+        decays = decay_ptr + n * lines
+        states = state_ptr + n * lines
         backs = states + N * lines
-        decay, ahead, back = _summary(a, b, b)
-        if ACROSS == 2:
-            decay, ahead, back = _together(thread, decay, ahead, back, LANES)
-        tl.store(decays + of_rows, decay, mask=rows)
-        tl.store(states + of_rows, ahead, mask=rows)
-        tl.store(backs + of_rows, back, mask=rows)
-        a = tl.permute(a, (0, 2, 1))
-        b = tl.permute(b, (0, 2, 1))
-        decay, ahead, back = _summary(a, b, b)
-        if DOWN == 2:
-            decay, ahead, back = _together(thread, decay, ahead, back, LANES * ACROSS)
-        tl.store(decays + of_columns, decay, mask=columns)
-        tl.store(states + of_columns, ahead, mask=columns)
-        tl.store(backs + of_columns, back, mask=columns)
+        if whole:
+            _lines_of_tiles(
+                x_ptr,
+                delta_ptr,
+                bias,
+                A,
+                B_ptr + n,
+                decays,
+                states,
+                backs,
+                of_rows,
+                of_columns,
+                across * d,
+                store_rows,
+                store_columns,
+                columns,
+                h - j * HEIGHT,
+                thread,
+                w,
+                d,
+                N,
+                SOFTPLUS,
+                HEIGHT,
+                WIDTH,
+                ACROSS,
+                DOWN,
+                WHOLE=True,
+            )
+        else:
+            _lines_of_tiles(
+                x_ptr,
+                delta_ptr,
+                bias,
+                A,
+                B_ptr + n,
+                decays,
+                states,
+                backs,
+                of_rows,
+                of_columns,
+                across * d,
+                store_rows,
+                store_columns,
+                columns,
+                h - j * HEIGHT,
+                thread,
+                w,
+                d,
+                N,
+                SOFTPLUS,
+                HEIGHT,
+                WIDTH,
+                ACROSS,
+                DOWN,
+                WHOLE=False,
+            )
 
 
 @triton.jit
