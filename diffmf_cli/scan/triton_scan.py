@@ -1,6 +1,7 @@
 """The scan on a CUDA device with our own Triton kernels: no layout copies, nothing to compile at install."""
 
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -30,6 +31,9 @@ def _ceil_div(a: int, b: int) -> int:
 @cache
 def _missing() -> str | None:
     try:
+        triton = import_module("triton")
+        if not hasattr(import_module("triton.language"), "gather"):
+            return f"triton {triton.__version__} is older than 3.3, which comes with torch 2.7"
         import diffmf_cli.scan.triton_kernels  # noqa: F401
     except Exception as error:  # a triton of another torch raises anything
         return f"triton does not import ({error}); it comes with the CUDA builds of torch"

@@ -1,5 +1,8 @@
 """The logic of the Triton kernels on a machine without CUDA, by Triton's own interpreter."""
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -60,7 +63,7 @@ from diffmf_cli.scan import reference, triton_scan
 
 torch.manual_seed(0)
 triton_scan.SEGMENT, triton_scan.STRETCH = 4, 2
-cases = ((1, 9, 18, 5), 1, 0), ((1, 1, 1, 3), 1, -60), ((2, 1, 20, 17), 1, -9), ((1, 13, 1, 4), 3, 0)
+cases = ((1, 9, 18, 20), 1, 0), ((1, 1, 1, 3), 1, -60), ((2, 1, 20, 17), 1, -9), ((1, 13, 1, 4), 3, 0)
 for shape, n, shift in cases:
     batch, h, w, d = shape
     x, delta = torch.randn(2, *shape)
@@ -91,6 +94,12 @@ print("agreed")
 @pytest.mark.parametrize("code", [TRAINING, OPERATORS, INFERENCE], ids=["training", "operators", "inference"])
 def test_kernels_by_the_interpreter(by_triton_interpreter, code):
     by_triton_interpreter(code)
+
+
+def test_an_old_triton_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "triton", SimpleNamespace(__version__="3.2.0"))
+    monkeypatch.setitem(sys.modules, "triton.language", SimpleNamespace())
+    assert triton_scan._missing.__wrapped__() == "triton 3.2.0 is older than 3.3, which comes with torch 2.7"
 
 
 @pytest.fixture
