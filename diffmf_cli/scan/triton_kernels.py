@@ -206,8 +206,11 @@ def _decay_and_input(
 
 
 @triton.jit
-def _row(x_ptr, delta_ptr, B_ptr, known, WHOLE: tl.constexpr, SOFTPLUS: tl.constexpr):
-    """A row of tiles; what is not known changes no state."""
+def _row(ptrs, row, known, w, d, N, WHOLE: tl.constexpr, SOFTPLUS: tl.constexpr):
+    """A row of tiles in x, delta and B; what is not known changes no state."""
+    x_ptr = ptrs[0] + row * w * d
+    delta_ptr = ptrs[1] + row * w * d
+    B_ptr = ptrs[2] + row * w * N
     if WHOLE:
         return tl.load(x_ptr), tl.load(delta_ptr), tl.load(B_ptr)
     x = tl.load(x_ptr, mask=known, other=0.0)
@@ -216,30 +219,22 @@ def _row(x_ptr, delta_ptr, B_ptr, known, WHOLE: tl.constexpr, SOFTPLUS: tl.const
 
 
 @triton.jit
-def _store_lines(decay_ptr, state_ptr, back_ptr, at, decay, ahead, back, mask):
-    tl.store(decay_ptr + at, decay, mask=mask)
-    tl.store(state_ptr + at, ahead, mask=mask)
-    tl.store(back_ptr + at, back, mask=mask)
+def _store_lines(line_ptrs, at, decay, ahead, back, mask):
+    tl.store(line_ptrs[0] + at, decay, mask=mask)
+    tl.store(line_ptrs[1] + at, ahead, mask=mask)
+    tl.store(line_ptrs[2] + at, back, mask=mask)
 
 
 @triton.jit
 def _lines_of_tiles(
-    x_ptr,
-    delta_ptr,
-    bias,
-    A,
-    B_ptr,
-    decay_ptr,
-    state_ptr,
-    back_ptr,
+    ptrs,
+    line_ptrs,
     of_rows,
     of_columns,
-    next_row,
-    store_rows,
-    store_columns,
+    bias,
+    A,
     columns,
     height,
-    thread,
     w,
     d: tl.constexpr,
     N: tl.constexpr,
@@ -250,23 +245,22 @@ def _lines_of_tiles(
     DOWN: tl.constexpr,
     WHOLE: tl.constexpr,
 ):
-    """Stores what tiles' rows and columns make of states. `height` rows of them lie in the picture."""
+    """Stores what tiles' rows and columns make of states.
+
+    `ptrs` lead to the first row of x, delta and B, `line_ptrs` to decays and both states, `of_rows` and
+    `of_columns` say where among those lines and which threads store; `height` rows lie in the picture.
+    """
     LANES: tl.constexpr = 32 // (ACROSS * DOWN)
     kept = tl.full((32, WIDTH), 1.0, tl.float32)
     after = tl.zeros((32, WIDTH), tl.float32)
     before = tl.zeros((32, WIDTH), tl.float32)
-    x, delta, B = _row(x_ptr, delta_ptr, B_ptr, columns & (height > 0)[:, None], WHOLE, SOFTPLUS)
+    thread = _apart(32)
+    x, delta, B = _row(ptrs, 0, columns & (height > 0)[:, None], w, d, N, WHOLE, SOFTPLUS)
     # A loop that is not unrolled needs half of the registers, so that twice as many warps are at work.
     for r in tl.range(0, HEIGHT, loop_unroll_factor=1):
         below = tl.minimum(r + 1, HEIGHT - 1)  # is on its way while this row is walked
-        below_x, below_delta, below_B = _row(
-            x_ptr + below * w * d,
-            delta_ptr + below * w * d,
-            B_ptr + below * w * N,
-            columns & (below < height)[:, None],
-            WHOLE,
-            SOFTPLUS,
-        )
+        known = columns & (below < height)[:, None]
+        below_x, below_delta, below_B = _row(ptrs, below, known, w, d, N, WHOLE, SOFTPLUS)
         delta = delta.to(tl.float32)
         if SOFTPLUS:
             delta = softplus(delta + bias[:, None])
@@ -275,9 +269,8 @@ def _lines_of_tiles(
         decay, ahead, back = _summary(a[:, None, :], b[:, None, :], b[:, None, :])
         if ACROSS == 2:
             decay, ahead, back = _together(thread, decay, ahead, back, LANES)
-        at = (of_rows + r * next_row)[:, None]
-        mask = (store_rows & (r < height))[:, None]
-        _store_lines(decay_ptr, state_ptr, back_ptr, at, decay, ahead, back, mask)
+        at = (of_rows[0] + r * of_rows[1])[:, None]
+        _store_lines(line_ptrs, at, decay, ahead, back, (of_rows[2] & (r < height))[:, None])
         before += kept * b
         after = a * after + b
         kept *= a
@@ -286,7 +279,7 @@ def _lines_of_tiles(
         B = below_B
     if DOWN == 2:
         kept, after, before = _together(thread, kept, after, before, LANES * ACROSS)
-    _store_lines(decay_ptr, state_ptr, back_ptr, of_columns, kept, after, before, store_columns)
+    _store_lines(line_ptrs, of_columns[0], kept, after, before, of_columns[1])
 
 
 @triton.jit(do_not_specialize=("h", "w", "sets", "shared"))
@@ -316,7 +309,7 @@ def tile_states(
     follow each other along rows, then those of columns. `shared` pictures in a row have the same of the
     `sets` of parameters.
     """
-    thread, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN)
+    _, lane, i, j, whole = _place(h, w, d, HEIGHT, WIDTH, ACROSS, DOWN)
     picture = tl.program_id(1)
     chosen = tl.minimum(picture // shared, sets - 1)
     inside = lane < d
@@ -329,12 +322,11 @@ def tile_states(
     across = tl.cdiv(w, WIDTH * ACROSS)
     down = tl.cdiv(h, HEIGHT * DOWN)
     lines = (h * across + w * down).to(tl.int64) * d
-    of_rows = (j * HEIGHT * across + i // ACROSS) * d + lane
-    of_columns = (i[:, None] * WIDTH + column) * down + j[:, None] // DOWN
-    of_columns = (h * across + of_columns) * d + lane[:, None]
     # The first of two tiles stores what they are together.
-    store_rows = inside & (i % ACROSS == 0)
-    store_columns = columns & (j % DOWN == 0)[:, None]
+    of_rows = (j * HEIGHT * across + i // ACROSS) * d + lane, across * d, inside & (i % ACROSS == 0)
+    line = h * across + (i[:, None] * WIDTH + column) * down + j[:, None] // DOWN
+    of_columns = line * d + lane[:, None], columns & (j % DOWN == 0)[:, None]
+    height = h - j * HEIGHT
     bias = tl.zeros((32,), tl.float32)
     if SOFTPLUS:
         bias = tl.load(bias_ptr + chosen * d + lane, mask=inside, other=0.0)
@@ -342,27 +334,19 @@ def tile_states(
     state_ptr += picture.to(tl.int64) * 2 * N * lines
     for n in range(N):
         A = tl.load(A_ptr + (chosen * d + lane) * N + n, mask=inside, other=0.0) * 1.4426950408889634
-        decays = decay_ptr + n * lines
+        ptrs = x_ptr, delta_ptr, B_ptr + n
         states = state_ptr + n * lines
-        backs = states + N * lines
+        line_ptrs = decay_ptr + n * lines, states, states + N * lines
         if whole:
             _lines_of_tiles(
-                x_ptr,
-                delta_ptr,
-                bias,
-                A,
-                B_ptr + n,
-                decays,
-                states,
-                backs,
+                ptrs,
+                line_ptrs,
                 of_rows,
                 of_columns,
-                across * d,
-                store_rows,
-                store_columns,
+                bias,
+                A,
                 columns,
-                h - j * HEIGHT,
-                thread,
+                height,
                 w,
                 d,
                 N,
@@ -375,22 +359,14 @@ def tile_states(
             )
         else:
             _lines_of_tiles(
-                x_ptr,
-                delta_ptr,
-                bias,
-                A,
-                B_ptr + n,
-                decays,
-                states,
-                backs,
+                ptrs,
+                line_ptrs,
                 of_rows,
                 of_columns,
-                across * d,
-                store_rows,
-                store_columns,
+                bias,
+                A,
                 columns,
-                h - j * HEIGHT,
-                thread,
+                height,
                 w,
                 d,
                 N,
