@@ -30,7 +30,7 @@ from diffmf_cli import scan
 from diffmf_cli.fusion.fuser import prepare
 from diffmf_cli.images.pairs import pair_folders
 from diffmf_cli.images.read import read_image
-from diffmf_cli.scan import mamba_scan, reference, triton_scan
+from diffmf_cli.scan import mamba_scan, resident_scan, torch_scan, triton_scan
 
 CASES = [(1, 640, 480), (8, 640, 480), (1, 1280, 1024)]
 TYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -96,7 +96,7 @@ def counted(run):
     from diffmf_cli.model.cuda import inference  # imports triton
 
     seen = []
-    real = triton_scan.launch
+    real, resident = triton_scan.launch, resident_scan.scan
 
     def counting(kernel, grid, *arguments, **constants):
         skipped = AT_TWO_PIXELS.get(kernel.fn.__name__, ())
@@ -108,11 +108,20 @@ def counted(run):
         seen.append(sum({t.data_ptr(): t.numel() * t.element_size() for t in moved}.values()))
         real(kernel, grid, *arguments, **constants)
 
+    def counting_resident(x, delta, A, B, C, D, bias, out, shared, memory):
+        ran = resident(x, delta, A, B, C, D, bias, out, shared, memory)
+        if ran:
+            exchanged = memory[tuple(x.shape)]  # written and read
+            seen.append(sum(t.numel() * t.element_size() for t in (x, delta, B, C, out, *2 * exchanged)))
+        return ran
+
     triton_scan.launch = inference.launch = counting
+    resident_scan.scan = counting_resident
     try:
         run()
     finally:
         triton_scan.launch = inference.launch = real
+        resident_scan.scan = resident
     return len(seen), sum(seen)
 
 
@@ -219,7 +228,7 @@ def scan_rows(copied):
     """One row for each type and number of maps, of the size that a picture of 640x480 has."""
     h, w, d = 124, 164, 96
     for dtype in (torch.float32, torch.float16):
-        for maps in (1, 8):
+        for maps in (1, 8, 16):
             torch.manual_seed(0)
             x, delta = (torch.randn(maps, h, w, d, device=DEVICE).to(dtype) for _ in range(2))
             B, C = (torch.randn(maps, h, w, 1, device=DEVICE).to(dtype) for _ in range(2))
@@ -227,19 +236,19 @@ def scan_rows(copied):
             D, bias = torch.ones(d, device=DEVICE), torch.randn(d, device=DEVICE) - 4
             arguments = (x, delta, A, B, C, D, bias)
             moved = sum(t.numel() * t.element_size() for t in (x, delta, B, C, x))
+            parameters = A[None], B, C, D[None], bias[None]
+            launched = x, delta, *parameters, torch.empty_like(x), maps, resident_scan.Memory()
             with torch.no_grad():
-                time = replayed(lambda a=arguments: triton_scan.selective_scan_2d(*a))
-                _, by_launches = counted(lambda a=arguments: triton_scan.selective_scan_2d(*a))
+                time = replayed(lambda a=launched: triton_scan.scan_tiles(*a))
+                _, by_launches = counted(lambda a=launched: triton_scan.scan_tiles(*a))
                 mamba = None
                 if mamba_scan.unavailable(DEVICE) is None:
                     mamba = replayed(vmamba(*arguments))
-                top = [t[:1].double().cpu() for t in (x, delta, B, C)]
-                rest = [t.double().cpu() for t in (A, D, bias)]
-                small = [t[:, :8] for t in top]
-                exact = reference.selective_scan_2d(small[0], small[1], rest[0], *small[2:], *rest[1:])
-                part = [t[:1, :8].contiguous() for t in (x, delta, B, C)]
-                got = triton_scan.selective_scan_2d(part[0], part[1], A, *part[2:], D, bias)
-                error = ((got.double().cpu() - exact).abs().max() / exact.abs().max()).item()
+                last = [t[-1:].double() for t in (x, delta, B, C)]
+                exact = torch_scan.selective_scan_2d(
+                    *last[:2], A.double(), *last[2:], D.double(), bias.double()
+                )
+                error = ((launched[7][-1:] - exact).abs().max() / exact.abs().max()).item()
             floor = 1e3 * moved / copied
             yield {
                 "type": str(dtype).removeprefix("torch."),

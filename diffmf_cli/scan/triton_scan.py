@@ -1,13 +1,13 @@
 """The scan on a CUDA device with our own Triton kernels: no layout copies, nothing to compile at install."""
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from diffmf_cli.scan import torch_scan, triton_training
+from diffmf_cli.scan import resident_scan, torch_scan, triton_training
 
 NAME = "triton"
 WRITES_OUT = False
@@ -47,6 +47,18 @@ def unavailable(device: torch.device) -> str | None:
     return _missing()
 
 
+@lru_cache(16)
+def _memory_of(device: torch.device, stream: int) -> resident_scan.Memory:
+    return resident_scan.Memory()
+
+
+def _memory(device: torch.device) -> resident_scan.Memory:
+    """That of the stream's launches, which follow each other; a captured launch has its own."""
+    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+        return resident_scan.Memory()
+    return _memory_of(device, torch.cuda.current_stream(device).cuda_stream)
+
+
 def scan_tiles(
     x: Tensor,
     delta: Tensor,
@@ -57,6 +69,7 @@ def scan_tiles(
     delta_bias: Tensor | None,
     out: Tensor,
     shared: int,
+    memory: resident_scan.Memory,
 ) -> Tensor:
     """The scan for inference, of maps whose parameters may differ; see `diffmf_cli.scan.selective_scan_2d`.
 
@@ -71,10 +84,13 @@ def scan_tiles(
         delta_bias: `(sets, d)` float32.
         out: `(P, H, W, d)`.
         shared: maps in a row that have the same parameters.
+        memory: of this place: see `resident_scan.Memory`.
 
     Returns:
         `out`.
     """
+    if resident_scan.scan(x, delta, A, B, C, D, delta_bias, out, shared, memory):
+        return out
     from diffmf_cli.scan import triton_kernels
 
     pictures, h, w, d = x.shape
@@ -117,4 +133,5 @@ def selective_scan_2d(
         return triton_training.selective_scan_2d(*arguments)
     x, delta, B, C = (t.contiguous() for t in (x, delta, B, C))
     A, D, delta_bias = (t.float().contiguous() for t in (A, D, delta_bias))
-    return scan_tiles(x, delta, A[None], B, C, D[None], delta_bias[None], torch.empty_like(x), len(x))
+    parameters = A[None], B, C, D[None], delta_bias[None]
+    return scan_tiles(x, delta, *parameters, torch.empty_like(x), len(x), _memory(x.device))

@@ -7,7 +7,7 @@ the modalities' own ones, the channel exchange and what weighs it, levels of the
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import gcd
@@ -20,6 +20,7 @@ from triton.runtime.errors import OutOfResources
 
 from diffmf_cli.model.cuda import kernels
 from diffmf_cli.model.network import MARGIN, MULTIPLE, ChannelExchange, Config, Conv3x3, DiffMF, VSSBlock
+from diffmf_cli.scan.resident_scan import Memory
 from diffmf_cli.scan.triton_scan import launch, scan_tiles
 
 _MOST_PIXELS = 2**25  # of a picture: more go through the network strip by strip
@@ -211,6 +212,7 @@ class _Blocks:
         self.d, self.rank, self.states = ssm.inner, ssm.rank, ssm.d_state
         self.channels, self.part, self.wide = ssm.in_proj.in_features, part, wide
         self.ffn = blocks[0].ffn is not None
+        self.memory = Memory(rounds=2)
         entry = [_after_norm(b.norm_scan, b.scan.in_proj) for b in blocks]
         inner = slice(0, self.d), slice(self.d, None)
         self.project, self.gate = (weights.operand([w[part].t() for w, _ in entry]) for part in inner)
@@ -295,7 +297,8 @@ class _Blocks:
             BD=_tile(d),
         )
         del projected
-        y = scan_tiles(values, steps, self.A, B, C, self.D, None, torch.empty_like(values), batch)
+        y = torch.empty_like(values)
+        scan_tiles(values, steps, self.A, B, C, self.D, None, y, batch, self.memory)
         _launch(
             kernels.finish,
             h * w,
@@ -575,6 +578,7 @@ class _Graph:
     pictures: Tensor
     fused: Tensor
     bytes: int
+    memory: list[Any]  # of its scans
 
 
 class CudaInference:
@@ -700,7 +704,14 @@ class CudaInference:
             return None  # and another try with the next pair of this size
         finally:
             self._capturing = False
-        return _Graph(graph, pictures, fused, torch.cuda.memory_reserved() - before)
+        memory = [list(blocks.memory.values()) for blocks in self._blocks()]
+        return _Graph(graph, pictures, fused, torch.cuda.memory_reserved() - before, memory)
+
+    def _blocks(self) -> Iterator[_Blocks]:
+        for stage in self._stages:
+            yield from (stage.own, stage.shared)
+        for level in self._levels:
+            yield from (level.stack, level.wide)
 
     def _fork(self, number: int, work: Callable[[], Any]) -> Any:
         """In a graph `work` runs beside what follows, until `_join`."""
