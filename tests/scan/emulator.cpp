@@ -1,6 +1,6 @@
 // Runs the source of the scan for Hopper processors as ordinary C++: a fiber for each thread, in an order that changes.
 //
-// emulator FOLDER SEED: reads sizes and arrays from FOLDER, writes y and what a second launch gives.
+// emulator FOLDER SEED: reads sizes and arrays from FOLDER, writes what three launches in a row give as y.
 #include <ucontext.h>
 
 #include <algorithm>
@@ -194,7 +194,7 @@ int main(int, char** arguments) {
   of_warp.resize(programs * 32);
   of_team.resize(programs * 32);
   std::ofstream out(folder + "/y", std::ios::binary);
-  for (int i = 0; i < 2; i++) {
+  for (int i = 0; i < 3; i++) {
     std::fill(y.begin(), y.end(), (T)NAN);
     launch(programs, atoi(arguments[2]) + i);
     out.write((char*)y.data(), y.size() * sizeof(T));
