@@ -26,13 +26,14 @@ _THREADS = 32 * _WARPS
 _MOST_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _HALF, _FLOAT = 6, 7  # CU_TENSOR_MAP_DATA_TYPE_*
 _L2_128_BYTES = 2  # CU_TENSOR_MAP_L2_PROMOTION_*
+_TOO_LARGE = 720  # CUDA_ERROR_COOPERATIVE_LAUNCH_TOO_LARGE
 _KEPT = 8  # shapes of which a place in a network keeps the memory
 _OPTIONS = "--gpu-architecture=sm_90", "--use_fast_math", "--std=c++17"
 _HEADER = "hopper.cuh"
 
 
 class Memory(OrderedDict[tuple[int, ...], tuple[Tensor, ...]]):
-    """What programs of launches that follow each other tell each other, by shape.
+    """What programs of launches that follow each other tell each other, by shape and places.
 
     Each launch needs it as the one before left it, so launches that may run side by side need one each.
     Whoever captures a launch as a CUDA graph keeps the tensors as long as the graph.
@@ -48,9 +49,10 @@ class Memory(OrderedDict[tuple[int, ...], tuple[Tensor, ...]]):
 
     def of(self, device: torch.device, shape: tuple[int, int, int, int], places: int) -> tuple[Tensor, ...]:
         """Lines, states and counters for maps `(P, h, w, d)` in so many places: see `resident.cu`."""
-        if shape in self:
-            self.move_to_end(shape)
-            return self[shape]
+        key = *shape, places
+        if key in self:
+            self.move_to_end(key)
+            return self[key]
         maps, h, w, d = shape
         of_place = 2 * _tiles(h) * _tiles(w) * 32 * _SIDE
         made = (
@@ -58,8 +60,9 @@ class Memory(OrderedDict[tuple[int, ...], tuple[Tensor, ...]]):
             torch.zeros(places * (2 * of_place + 64), device=device),
             torch.zeros(maps * _groups(d) * 2 + places, device=device, dtype=torch.int32),
         )
-        if not torch.cuda.is_current_stream_capturing():  # else zeros come with each replay
-            self[shape] = made
+        # A captured launch's zeros come with each replay.
+        if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
+            self[key] = made
             if len(self) > _KEPT:
                 self.popitem(last=False)
         return made
@@ -248,5 +251,9 @@ def scan(
     launch = _library("libcuda.so.1").cuLaunchCooperativeKernel
     grid, block = (places * tiles, 1, 1), (_THREADS, 1, 1)
     with torch.cuda.device(x.device):
-        _check(launch(kernel.function, *grid, *block, kernel.shared, stream, arguments), "the scan's launch")
+        code = launch(kernel.function, *grid, *block, kernel.shared, stream, arguments)
+    if code == _TOO_LARGE:  # the process may use a part of the chip only
+        kernel.resident = 0
+        return False
+    _check(code, "the scan's launch")
     return True

@@ -101,6 +101,24 @@ def test_teams_have_few_lines_a_thread(size, team):
     assert resident_scan.team_of_warps(*size) == team
 
 
+def test_memory_is_kept_for_the_last_shapes():
+    memory, device = resident_scan.Memory(), torch.device("cpu")
+    made = memory.of(device, (2, 20, 40, 48), 3)
+    assert made is memory.of(device, (2, 20, 40, 48), 3)
+    assert made is not memory.of(device, (2, 20, 40, 48), 2)  # of another processor or type
+    # Six tiles: three values of 16 lines of two kinds and 32 channels; two jobs a map.
+    lines, states, counters = (t.numel() for t in made)
+    assert (lines, states, counters) == (
+        3 * 6 * 3 * 2 * 32 * 16,
+        3 * (6 * 2 * 2 * 32 * 16 + 64),
+        2 * 2 * 2 + 3,
+    )
+    for maps in range(3, 11):
+        memory.of(device, (maps, 20, 40, 48), 3)
+    assert made is not memory.of(device, (2, 20, 40, 48), 3)
+    assert not any(t.any() for t in memory.of(device, (2, 20, 40, 48), 3))
+
+
 def test_nothing_is_done_without_a_fitting_device():
     x, delta, A, B, C, D, bias = made(1, 4, 4, 32, 1, True, torch.float32)
     out = torch.full_like(x, 7)

@@ -645,6 +645,7 @@ class CudaInference:
         # Launches that all later ones wait for go first; numbers out of a device's range are its highest.
         self._first = torch.cuda.Stream(device, priority=-5) if device.type == "cuda" else None
         self._capturing = False
+        self._stream: Any = None  # of the call before
         self._lock = Lock()
 
     def __call__(self, ir: Tensor, vis: Tensor) -> Tensor:
@@ -653,6 +654,7 @@ class CudaInference:
         with self._lock, torch.inference_mode():
             if self._unfit:
                 return self._network(ir, vis)
+            self._follow(ir.device)
             graph = self._graph(size, ir)
             if graph is None:
                 try:
@@ -670,6 +672,13 @@ class CudaInference:
     def fits(self, pixels: int) -> bool:
         """Whether a picture of so many pixels may come."""
         return pixels <= _MOST_PIXELS
+
+    def _follow(self, device: torch.device) -> None:
+        """Lets a call wait for the one before on another stream: their scans share memory."""
+        stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+        if stream is not None and self._stream not in (None, stream):
+            stream.wait_stream(self._stream)
+        self._stream = stream
 
     def _graph(self, size: tuple[int, ...], like: Tensor) -> _Graph | None:
         """The graph of a size; None where one does not pay yet, or not at all."""

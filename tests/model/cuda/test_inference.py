@@ -152,3 +152,22 @@ def test_other_scans_run_the_network_itself(cuda, scene):
     assert automatic.precision == "fp16"
     difference = np.abs(model.fuse(*scene).astype(int) - automatic.fuse(*scene))
     assert difference.max() <= 1
+
+
+def test_a_call_on_another_stream_waits_for_the_one_before(monkeypatch):
+    pytest.importorskip("triton")
+    from diffmf_cli.model.cuda.inference import CudaInference
+
+    waits = []
+
+    class Stream:
+        def wait_stream(self, other):
+            waits.append((self, other))
+
+    first, second = Stream(), Stream()
+    inference = CudaInference.__new__(CudaInference)
+    inference._stream = None
+    for stream in (first, first, second, second, first):
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda device, stream=stream: stream)
+        inference._follow(torch.device("cuda"))
+    assert waits == [(second, first), (first, second)]
