@@ -52,9 +52,11 @@ def _memory_of(device: torch.device, stream: int) -> resident_scan.Memory:
     return resident_scan.Memory()
 
 
-def _memory(device: torch.device) -> resident_scan.Memory:
+def _memory(device: torch.device) -> resident_scan.Memory | None:
     """That of the stream's launches, which follow each other; a captured launch has its own."""
-    if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
+    if device.type != "cuda" or torch.compiler.is_compiling():  # which takes Triton's kernels as they are
+        return None
+    if torch.cuda.is_current_stream_capturing():
         return resident_scan.Memory()
     return _memory_of(device, torch.cuda.current_stream(device).cuda_stream)
 
@@ -69,7 +71,7 @@ def scan_tiles(
     delta_bias: Tensor | None,
     out: Tensor,
     shared: int,
-    memory: resident_scan.Memory,
+    memory: resident_scan.Memory | None,
 ) -> Tensor:
     """The scan for inference, of maps whose parameters may differ; see `diffmf_cli.scan.selective_scan_2d`.
 
@@ -84,12 +86,12 @@ def scan_tiles(
         delta_bias: `(sets, d)` float32.
         out: `(P, H, W, d)`.
         shared: maps in a row that have the same parameters.
-        memory: of this place: see `resident_scan.Memory`.
+        memory: of this place: see `resident_scan.Memory`; None for the Triton kernels.
 
     Returns:
         `out`.
     """
-    if resident_scan.scan(x, delta, A, B, C, D, delta_bias, out, shared, memory):
+    if memory is not None and resident_scan.scan(x, delta, A, B, C, D, delta_bias, out, shared, memory):
         return out
     from diffmf_cli.scan import triton_kernels
 

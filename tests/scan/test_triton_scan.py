@@ -59,7 +59,7 @@ print("agreed")
 # full; few lines are chained at once, so that several rounds are needed.
 INFERENCE = """
 import torch
-from diffmf_cli.scan import reference, resident_scan, triton_scan
+from diffmf_cli.scan import reference, triton_scan
 
 torch.manual_seed(0)
 triton_scan.SEGMENT, triton_scan.STRETCH = 4, 2
@@ -80,7 +80,7 @@ for shape, n, shift in cases:
 x, delta = torch.randn(2, 3, 5, 6, 4)
 B, C = torch.randn(2, 3, 5, 6, 1)
 A, D, bias = -torch.rand(2, 4, 1) - 0.5, torch.randn(2, 4), torch.randn(2, 4) - 3
-got = triton_scan.scan_tiles(x, delta, A, B, C, D, bias, torch.empty(3, 5, 6, 4), 1, resident_scan.Memory())
+got = triton_scan.scan_tiles(x, delta, A, B, C, D, bias, torch.empty(3, 5, 6, 4), 1, None)
 for i, chosen in enumerate((0, 1, 1)):
     one = [t[i : i + 1].double() for t in (x, delta, B, C)]
     own = [t[chosen].double() for t in (A, D, bias)]
