@@ -67,6 +67,12 @@ DEVICE bool is_tagged(float v, int tag) { return !((bits(v) ^ tag) & 1); }
 // Lanes without a channel do as the last one does, with values of zero.
 DEVICE int known(int channel) { return CHANNELS % LANES ? min(channel, CHANNELS - 1) : channel; }
 
+DEVICE void put(Line& line, int lane, float decay, float ahead, float back) {
+  line.decay[lane] = decay;
+  line.ahead[lane] = ahead;
+  line.back[lane] = back;
+}
+
 // Appends a line to `decay`, `ahead` and `back`.
 DEVICE void append(float& decay, float& ahead, float& back, float a, float b, float c) {
   ahead = a * ahead + b;
@@ -233,20 +239,14 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
         float decay = 1.f, ahead = 0.f, back = 0.f;
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++) append(decay, ahead, back, a[r][c], b[r][c], b[r][c]);
-        Line& line = s.rows[across][down_ * ROWS + r];
-        line.decay[lane] = decay;
-        line.ahead[lane] = ahead;
-        line.back[lane] = back;
+        put(s.rows[across][down_ * ROWS + r], lane, decay, ahead, back);
       }
 #pragma unroll
       for (int c = 0; c < COLUMNS; c++) {
         float decay = 1.f, ahead = 0.f, back = 0.f;
 #pragma unroll
         for (int r = 0; r < ROWS; r++) append(decay, ahead, back, a[r][c], b[r][c], b[r][c]);
-        Line& line = s.columns[down_][across * COLUMNS + c];
-        line.decay[lane] = decay;
-        line.ahead[lane] = ahead;
-        line.back[lane] = back;
+        put(s.columns[down_][across * COLUMNS + c], lane, decay, ahead, back);
       }
       sync_warp();
       if (more) load_B_and_C(job + places, parity ^ 1);
