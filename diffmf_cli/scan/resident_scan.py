@@ -23,6 +23,7 @@ _BOX = 32, 4, 8, 1  # channels, columns and rows of a warp, maps
 _LINES = 8  # that a thread chains
 _WARPS = 8
 _THREADS = 32 * _WARPS
+_PROGRAMS = 2  # of a processor: the kernel's launch bounds
 _MOST_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 _HALF, _FLOAT = 6, 7  # CU_TENSOR_MAP_DATA_TYPE_*
 _L2_128_BYTES = 2  # CU_TENSOR_MAP_L2_PROMOTION_*
@@ -158,7 +159,6 @@ def _kernel(device: int, channels: int, half: bool, softplus: bool) -> _Kernel |
         return None
     cuda = _library("libcuda.so.1")
     with torch.cuda.device(device):
-        torch.cuda.current_stream()
         module, function = ctypes.c_void_p(), ctypes.c_void_p()
         _check(cuda.cuModuleLoadData(ctypes.byref(module), code), "cuModuleLoadData")
         _check(cuda.cuModuleGetFunction(ctypes.byref(function), module, b"scan"), "cuModuleGetFunction")
@@ -184,9 +184,12 @@ def _fitting(x: Tensor, delta: Tensor, A: Tensor, softplus: bool, rounds: int) -
     team = team_of_warps(h, w)
     if team is None or (x.data_ptr() | delta.data_ptr()) % 16:
         return None
-    kernel = _kernel(x.device.index or 0, d, x.dtype == torch.float16, softplus)
     tiles = _tiles(h) * _tiles(w)
-    if kernel is None or kernel.resident < tiles or tiles * maps * d < rounds * kernel.resident * 32:
+    chip = _PROGRAMS * torch.cuda.get_device_properties(x.device).multi_processor_count
+    if tiles > chip or tiles * maps * d < rounds * chip * 32:
+        return None  # before anything is compiled
+    kernel = _kernel(x.device.index or 0, d, x.dtype == torch.float16, softplus)
+    if kernel is None or tiles > kernel.resident:
         return None
     return kernel, team
 

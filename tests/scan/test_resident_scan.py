@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -117,6 +118,49 @@ def test_memory_is_kept_for_the_last_shapes():
         memory.of(device, (maps, 20, 40, 48), 3)
     assert made is not memory.of(device, (2, 20, 40, 48), 3)
     assert not any(t.any() for t in memory.of(device, (2, 20, 40, 48), 3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "rounds", "change", "fits"),
+    [
+        ((1, 124, 164, 96), 1, {}, True),
+        ((1, 124, 164, 96), 2, {}, False),  # one round of the chip
+        ((2, 124, 164, 96), 2, {}, True),
+        ((2, 124, 164, 48), 2, {}, False),
+        ((1, 31, 41, 192), 1, {}, False),
+        ((1, 260, 324, 192), 1, {}, False),  # more than 256 columns
+        ((8, 124, 164, 20), 1, {}, False),  # not 16 bytes from token to token
+        ((8, 124, 164, 96), 1, {"capability": (8, 0)}, False),
+        ((8, 124, 164, 96), 1, {"dtype": torch.bfloat16}, False),
+        ((8, 124, 164, 96), 1, {"delta": torch.float32}, False),
+        ((8, 124, 164, 96), 1, {"states": 2}, False),
+        ((8, 124, 164, 96), 1, {"address": 8}, False),
+    ],
+)
+def test_what_fits(monkeypatch, shape, rounds, change, fits):
+    compiled = []
+
+    def kernel(*kind):
+        compiled.append(kind)
+        return resident_scan._Kernel(None, 0, 264)
+
+    monkeypatch.setattr(resident_scan, "_kernel", kernel)
+    capability = change.get("capability", (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    h200 = SimpleNamespace(multi_processor_count=132)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: h200)
+
+    def on_cuda(dtype):
+        device, address = torch.device("cuda"), change.get("address", 0)
+        return SimpleNamespace(
+            shape=shape, is_cuda=True, device=device, dtype=dtype, data_ptr=lambda: address
+        )
+
+    dtype = change.get("dtype", torch.float16)
+    x, delta = on_cuda(dtype), on_cuda(change.get("delta", dtype))
+    A = torch.zeros(1, shape[3], change.get("states", 1))
+    assert (resident_scan._fitting(x, delta, A, False, rounds) is not None) == fits
+    assert bool(compiled) == fits  # nothing is compiled in vain
 
 
 def test_nothing_is_done_without_a_fitting_device():
