@@ -4,7 +4,7 @@ typedef unsigned short T;  // the bits of a float16
 #else
 typedef float T;
 #endif
-typedef unsigned long long Gate;  // opens when the bytes that it expects have come
+typedef unsigned long long Gate;  // opens when all have arrived, and the bytes that they expect
 struct alignas(64) Map { unsigned long long opaque[16]; };  // CUtensorMap
 
 #define DEVICE static __device__ __forceinline__
@@ -27,6 +27,12 @@ DEVICE int thread_now() {
   asm volatile("mov.u32 %0, %%tid.x;" : "=r"(r));
   return r;
 }
+// The same number, as if the compiler had not met it: what it made of it before is not kept.
+DEVICE int again(int v) {
+  int r;
+  asm volatile("mov.u32 %0, %1;" : "=r"(r) : "r"(v));
+  return r;
+}
 DEVICE void sync_team(int team, int warps) {
   if (warps == 1) __syncwarp();
   else asm volatile("bar.sync %0, %1;" ::"r"(team + 1), "r"(warps * 32) : "memory");
@@ -36,6 +42,11 @@ DEVICE void nap() { __nanosleep(60); }
 DEVICE float exp2_(float x) {
   float r;
   asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(r) : "f"(x));
+  return r;
+}
+DEVICE float exp2_of_minus(float x) {  // 2^-|x|, in one instruction
+  float r;
+  asm("{\n.reg .f32 v;\nabs.f32 v, %1;\nneg.f32 v, v;\nex2.approx.ftz.f32 %0, v;\n}" : "=f"(r) : "f"(x));
   return r;
 }
 DEVICE int bits(float v) { return __float_as_int(v); }
@@ -59,10 +70,11 @@ DEVICE void copy_later(float* to, const float* source, bool inside) {
                ::"r"(shared_address(to)), "l"(source), "r"(inside ? 4 : 0) : "memory");
 }
 DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-DEVICE void make_gate(Gate* g) {
-  asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(shared_address(g)) : "memory");
+DEVICE void make_gate(Gate* g, int arrivals) {
+  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(g)), "r"(arrivals) : "memory");
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
+DEVICE void arrive(Gate* g) { asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(g)) : "memory"); }
 DEVICE void wait_for_gate(Gate* g, int parity) {
   asm volatile(
       "{\n.reg .pred p;\nagain:\nmbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n@p bra done;\nbra again;\ndone:\n}"
@@ -88,16 +100,23 @@ DEVICE int peek(const int* p) {
   asm volatile("ld.relaxed.gpu.global.s32 %0, [%1];" : "=r"(r) : "l"(p) : "memory");
   return r;
 }
-DEVICE float4 peek4(const float* p) {
-  float4 r;
-  asm volatile("ld.volatile.global.v4.f32 {%0, %1, %2, %3}, [%4];"
-               : "=f"(r.x), "=f"(r.y), "=f"(r.z), "=f"(r.w) : "l"(p) : "memory");
-  return r;
-}
 DEVICE void post(float* p, float v) { asm volatile("st.relaxed.gpu.global.f32 [%0], %1;" ::"l"(p), "f"(v) : "memory"); }
 DEVICE void post4(float* p, float4 v) {
-  asm volatile("st.volatile.global.v4.f32 [%0], {%1, %2, %3, %4};"
+  asm volatile("st.relaxed.gpu.global.v4.f32 [%0], {%1, %2, %3, %4};"
                ::"l"(p), "f"(v.x), "f"(v.y), "f"(v.z), "f"(v.w) : "memory");
+}
+// Two floats that are seen together or not at all.
+DEVICE void post2(float2* p, float2 v) {
+  asm volatile("{\n.reg .b64 v;\nmov.b64 v, {%1, %2};\nst.relaxed.gpu.global.b64 [%0], v;\n}"
+               ::"l"(p), "f"(v.x), "f"(v.y) : "memory");
+}
+DEVICE float4 peek4(const float2* p) {  // two such pairs
+  float4 r;
+  asm volatile(
+      "{\n.reg .b64 a, b;\nld.relaxed.gpu.global.v2.b64 {a, b}, [%4];\n"
+      "mov.b64 {%0, %1}, a;\nmov.b64 {%2, %3}, b;\n}"
+      : "=f"(r.x), "=f"(r.y), "=f"(r.z), "=f"(r.w) : "l"(p) : "memory");
+  return r;
 }
 DEVICE int count(int* p) {  // the number before
   int r;

@@ -9,6 +9,10 @@
 // Programs tell each other values, not that values are there: the last bit of a float is the job's tag, which alternates
 // from job to job of a place, and from launch to launch. It costs half a unit in the last place, and saves the fences.
 //
+// Nothing waits for memory but for its latency, and two programs of a processor are for the most part at the same step.
+// So what counts is how long a job takes from its values to its results: few instructions, loads that are all on their way
+// before the first is looked at, and no register spilled. All registers are in use: see `again` and `thread_now`.
+//
 // Given by the compiler's command line: CHANNELS, and HALF and SOFTPLUS where they hold.
 
 #define SIDE 16     // of a tile
@@ -23,34 +27,39 @@
 #define KINDS 2     // of lines: rows and columns
 #define TASKS (KINDS * LANES)
 #define GROUPS ((CHANNELS + LANES - 1) / LANES)
-#define LINE_VALUES (3 * LANES * SIDE)   // of a tile, of a kind: decay, ahead, back
-#define STATE_VALUES (2 * LANES * SIDE)  // ahead, back
+#define VALUE (LANES * SIDE)  // one for each line of a tile of a kind, by channel and position
+#define LINE_VALUES (3 * VALUE)  // decay, ahead, back
 #define LOG2E 1.4426950408889634f
+#define LN2 0.6931471805599453f
 #ifndef EMULATED
 #include "hopper.cuh"
 #endif
 
-struct Line {  // of a channel: what is left of a state, what is added to it ahead and back; four lie 8 banks apart
-  float decay[LANES], ahead[LANES], back[LANES], unused[2];
+struct Line {  // of a channel: what is added to a state ahead and back, and what is left of it; four lie 8 banks apart
+  float2 added[LANES];
+  float decay[LANES], unused[2];
 };
 struct Shared {
   T x[WARPS][ROWS * COLUMNS][LANES], delta[WARPS][ROWS * COLUMNS][LANES];
-  Line rows[ACROSS][SIDE], columns[DOWN][SIDE];  // of each warp
+  Line rows[ACROSS][SIDE], columns[DOWN][SIDE];  // of each warp; later what enters is where what is added was
   float B[WARPS][ROWS][COLUMNS], C[2][WARPS][ROWS][COLUMNS];
-  float entering[KINDS][2][SIDE][LANES + 2];  // ahead, back
-  float of_warps[3][WARPS];
-  Gate for_delta[WARPS], for_x[WARPS];
+  float4 of_warps[WARPS];  // that chain: decay, ahead, back
+  float A[LANES], bias[LANES], D[2][LANES];
+  Gate for_delta[WARPS], for_x[WARPS], lines_read;
   int tile, down, across;  // of this program
+  int shift[KINDS];        // of the number of threads that share a position's lines
 };
 
+// A step size over log(2), of a bias over log(2).
 DEVICE float step_size(float delta, float bias) {
 #ifdef SOFTPLUS  // to 2e-7, with the digits of small results
-  const float x = delta + bias, z = exp2_(-fabsf(x) * LOG2E);
-  float s = 0.17745204f + z * (-0.10768117f + z * (0.044089238f - z * 0.0085390963f));
-  s = 0.99999981f + z * (-0.49997405f + z * (0.33275478f + z * (-0.2449545f + z * s)));
+  const float x = delta * LOG2E + bias, z = exp2_of_minus(x);
+  float s = 0.17745204f * LOG2E + z * (-0.10768117f * LOG2E + z * (0.044089238f * LOG2E - z * (0.0085390963f * LOG2E)));
+  s = 0.33275478f * LOG2E + z * (-0.2449545f * LOG2E + z * s);
+  s = 0.99999981f * LOG2E + z * (-0.49997405f * LOG2E + z * s);
   return fmaxf(x, 0.f) + z * s;
 #else
-  return delta;
+  return delta * LOG2E;
 #endif
 }
 
@@ -62,15 +71,17 @@ DEVICE float fixed_point(float x, float delta, float B, float rate) {
 }
 
 DEVICE float tagged(float v, int tag) { return of_bits((bits(v) & ~1) | tag); }
-DEVICE bool is_tagged(float v, int tag) { return !((bits(v) ^ tag) & 1); }
+DEVICE float4 tagged4(const float (&v)[4], int tag) {
+  return make_float4(tagged(v[0], tag), tagged(v[1], tag), tagged(v[2], tag), tagged(v[3], tag));
+}
+DEVICE int untagged(float v, int tag) { return bits(v) ^ tag; }  // the last bit: whether it is another job's
 
 // Lanes without a channel do as the last one does, with values of zero.
 DEVICE int known(int channel) { return CHANNELS % LANES ? min(channel, CHANNELS - 1) : channel; }
 
 DEVICE void put(Line& line, int lane, float decay, float ahead, float back) {
   line.decay[lane] = decay;
-  line.ahead[lane] = ahead;
-  line.back[lane] = back;
+  line.added[lane] = make_float2(ahead, back);
 }
 
 // Appends a line to `decay`, `ahead` and `back`.
@@ -80,84 +91,100 @@ DEVICE void append(float& decay, float& ahead, float& back, float a, float b, fl
   decay *= a;
 }
 
-// Of a warp's lines: those before each lane's own as `decay_before` and `ahead`, those behind, and all.
-DEVICE void chain_lanes(float& decay_before, float& ahead, float& decay_behind, float& back, float (&all)[3]) {
+// Of the lines of a warp's first N lanes: those up to each lane's as `before` and `ahead`, those from there on as `behind`
+// and `back`.
+template <int N>
+DEVICE void chain(float& before, float& ahead, float& behind, float& back) {
   const int lane = thread_index() & 31;
 #pragma unroll
-  for (int k = 1; k < 32; k *= 2) {
-    float a = up(decay_before, k), b = up(ahead, k);
+  for (int k = 1; k < N; k *= 2) {
+    float a = up(before, k), b = up(ahead, k);
     if (lane >= k) {
-      ahead = decay_before * b + ahead;
-      decay_before *= a;
+      ahead = before * b + ahead;
+      before *= a;
     }
-    a = down(decay_behind, k);
+    a = down(behind, k);
     b = down(back, k);
     if (lane + k < 32) {
-      back = back + decay_behind * b;
-      decay_behind *= a;
+      back = back + behind * b;
+      behind *= a;
     }
   }
-  all[0] = from(decay_before, 31);
-  all[1] = from(ahead, 31);
-  all[2] = from(back, 0);
-  float a = up(decay_before, 1), b = up(ahead, 1);
-  decay_before = lane ? a : 1.f;
-  ahead = lane ? b : 0.f;
-  a = down(decay_behind, 1);
-  b = down(back, 1);
-  decay_behind = lane < 31 ? a : 1.f;
-  back = lane < 31 ? b : 0.f;
 }
 
-// The parts of a line of all warps as one.
+// Posts four lines of a channel: the parts of all warps as one.
 template <int PARTS>
-DEVICE void join(const Line* parts, int channel, int tag, float* decay, float* ahead, float* back) {
-  float p = parts->decay[channel], f = parts->ahead[channel], q = parts->back[channel];
+DEVICE void join(const Line* parts, int channel, int tag, float* to) {
+  float decay[4], ahead[4], back[4];
 #pragma unroll
-  for (int i = 1; i < PARTS; i++) {
-    const Line& next = parts[i * SIDE];
-    append(p, f, q, next.decay[channel], next.ahead[channel], next.back[channel]);
+  for (int i = 0; i < PARTS; i++) {
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+      const Line& part = parts[i * SIDE + k];
+      const float2 added = part.added[channel];
+      if (i) {
+        append(decay[k], ahead[k], back[k], part.decay[channel], added.x, added.y);
+      } else {
+        decay[k] = part.decay[channel];
+        ahead[k] = added.x;
+        back[k] = added.y;
+      }
+    }
   }
-  *decay = tagged(p, tag);
-  *ahead = tagged(f, tag);
-  *back = tagged(q, tag);
+  post4(to, tagged4(decay, tag));
+  post4(to + VALUE, tagged4(ahead, tag));
+  post4(to + 2 * VALUE, tagged4(back, tag));
 }
 
-// What enters a warp's own part of a line from both sides, of what enters the line.
+// What enters the parts of two lines of a channel, of what enters the lines, in place of what the parts add.
 template <int PARTS>
-DEVICE void enter_part(const Line* parts, int part, int lane, float& ahead, float& back) {
+DEVICE void enter(Line* parts, int channel, float4 entering) {
+  float decay[2][PARTS];
+  float2 added[2][PARTS];
 #pragma unroll
-  for (int i = 0; i < PARTS - 1; i++) {
-    if (i < part) ahead = parts[i * SIDE].decay[lane] * ahead + parts[i * SIDE].ahead[lane];
-    const int j = PARTS - 1 - i;
-    if (j > part) back = parts[j * SIDE].decay[lane] * back + parts[j * SIDE].back[lane];
+  for (int i = 0; i < PARTS; i++) {
+#pragma unroll
+    for (int k = 0; k < 2; k++) {
+      decay[k][i] = parts[i * SIDE + k].decay[channel];
+      added[k][i] = parts[i * SIDE + k].added[channel];
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < 2; k++) {
+    float ahead = k ? entering.z : entering.x, back = k ? entering.w : entering.y;
+#pragma unroll
+    for (int i = 0; i < PARTS; i++) {
+      const float own = ahead;
+      ahead = decay[k][i] * ahead + added[k][i].x;
+      added[k][i].x = own;
+    }
+#pragma unroll
+    for (int i = PARTS - 1; i >= 0; i--) {
+      const float own = back;
+      back = decay[k][i] * back + added[k][i].y;
+      added[k][i].y = own;
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < PARTS; i++) {
+#pragma unroll
+    for (int k = 0; k < 2; k++) parts[i * SIDE + k].added[channel] = added[k][i];
   }
 }
 
-// `memory` has, for each place, lines, states, first states and epoch, and for each job two counters: all zero at first.
+// `lines_`, `states_` and `counters` have, for each place, lines, states, first states and epoch, and for each job two
+// counters: all zero at first.
 KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, const float* __restrict__ A_,
                  const float* __restrict__ B_, const float* __restrict__ C_, const float* __restrict__ D_,
-                 T* __restrict__ y_, float* lines_, float* states_, int* counters, int maps, int h, int w, int sets,
+                 T* __restrict__ y_, float* lines_, float2* states_, int* counters, int maps, int h, int w, int sets,
                  int shared, int places, int team_warps) {
   Shared& s = *(Shared*)SHARED_MEMORY;
   const int jobs = maps * GROUPS;
   const int wide = (w + SIDE - 1) / SIDE, high = (h + SIDE - 1) / SIDE, tiles = wide * high;
   const int place = program_index() / tiles;
-  if (thread_index() == 0) {
-    for (int i = 0; i < WARPS; i++) {
-      make_gate(&s.for_delta[i]);
-      make_gate(&s.for_x[i]);
-    }
-    s.tile = program_index() - place * tiles;
-    s.down = s.tile / wide;
-    s.across = s.tile % wide;
-  }
-  sync_program();
-  float* const lines = lines_ + (long long)place * KINDS * tiles * LINE_VALUES;  // kind, tile, value, channel, position
-  float* const states = states_ + (long long)place * KINDS * tiles * STATE_VALUES;
-  float* const starts = states_ + (long long)places * KINDS * tiles * STATE_VALUES + place * 2 * LANES;
-  int* const epochs = counters + jobs * 2 + place;
-  const int epoch = peek(epochs);
+  float* const lines = lines_ + place * (KINDS * tiles * LINE_VALUES);  // kind, tile, value, channel, position
+  float2* const states = states_ + place * (KINDS * tiles * VALUE + LANES);
+  float* const starts = (float*)(states + KINDS * tiles * VALUE);
 
   const auto load = [&](T(*to)[ROWS * COLUMNS][LANES], const Map& map, Gate* gates, int job) {
     const int t = thread_now(), warp = t >> 5;
@@ -170,13 +197,45 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
     const int row = s.down * SIDE + warp / ACROSS * ROWS + lane / COLUMNS;
     const int column = s.across * SIDE + warp % ACROSS * COLUMNS + lane % COLUMNS;
     const bool inside = row < h && column < w;
-    const long long at = inside ? ((long long)(job / GROUPS) * h + row) * w + column : 0;
+    const int at = inside ? (job / GROUPS * h + row) * w + column : 0;
     copy_later(&s.B[warp][0][0] + lane, B_ + at, inside);
     copy_later(&s.C[parity][warp][0][0] + lane, C_ + at, inside);
+    if (warp >= 3) return;
+    const int parameter = min(job / GROUPS / shared, sets - 1) * CHANNELS + known(job % GROUPS * LANES + lane);
+    copy_later((warp == 0 ? s.A : warp == 1 ? s.bias : s.D[parity]) + lane,
+               (warp == 0 ? A_ : warp == 1 ? bias_ : D_) + parameter, true);
   };
-  load(s.delta, map_delta, s.for_delta, place);
-  load_B_and_C(place, 0);
-  load(s.x, map_x, s.for_x, place);
+  const auto finish_loads = [&]() {  // a barrier has to follow
+    const int t = thread_now();
+    wait_for_copies();
+    (&s.B[0][0][0])[t] *= LN2;
+  };
+  {  // each warp for itself: the first values are asked for before all else
+    const int t = thread_index(), warp = t >> 5;
+    if ((t & 31) == 0) {
+      s.tile = program_index() - place * tiles;
+      s.down = s.tile / wide;
+      s.across = s.tile % wide;
+      make_gate(&s.for_delta[warp], 1);
+      make_gate(&s.for_x[warp], 1);
+    }
+    sync_warp();
+    load(s.delta, map_delta, s.for_delta, place);
+    load_B_and_C(place, 0);
+    load(s.x, map_x, s.for_x, place);
+    if (t == 0) {
+      make_gate(&s.lines_read, WARPS);
+      for (int kind = 0; kind < KINDS; kind++) {
+        int shift = 0;
+        while ((kind ? wide : high) * SIDE << (shift + 1) <= 32 * team_warps) shift++;
+        s.shift[kind] = shift;
+      }
+    }
+    finish_loads();
+    sync_program();
+    if ((t & 31) == 0) arrive(&s.lines_read);
+  }
+  const int epoch = peek(counters + jobs * 2 + place);
 
   int parity = 0;
   for (int job = place; job < jobs; job += places, parity ^= 1) {
@@ -186,14 +245,7 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
     {
       const int t = thread_now(), lane = t & 31, warp = t >> 5, down_ = warp / ACROSS, across = warp % ACROSS;
       const int top = s.down * SIDE + down_ * ROWS, left = s.across * SIDE + across * COLUMNS;
-      const int set = min(job / GROUPS / shared, sets - 1);
-      const int parameter = set * CHANNELS + known(job % GROUPS * LANES + lane);
-#ifdef SOFTPLUS
-      const float bias = bias_[parameter];
-#else
-      const float bias = 0.f;
-#endif
-      const float rate = A_[parameter] * LOG2E;
+      const float bias = s.bias[lane] * LOG2E, rate = s.A[lane];
       const bool whole = top + ROWS <= h && left + COLUMNS <= w;
       wait_for_gate(&s.for_delta[warp], parity);
 #pragma unroll
@@ -203,7 +255,10 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
           b[r][c] = step_size(number(s.delta[warp][r * COLUMNS + c][lane]), bias);
           a[r][c] = exp2_(b[r][c] * rate);
         }
-        if (!whole) {
+      }
+      if (!whole) {
+#pragma unroll
+        for (int r = 0; r < ROWS; r++) {
 #pragma unroll
           for (int c = 0; c < COLUMNS; c++) {
             const bool inside = top + r < h && left + c < w;
@@ -212,23 +267,21 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
           }
         }
       }
-      wait_for_copies();
       wait_for_gate(&s.for_x[warp], parity);
-      sync_warp();
 #pragma unroll
       for (int last = 0; last < 2; last++) {
         const int row = (last ? h - 1 : 0) - top, column = (last ? w - 1 : 0) - left;
-        if (row >= 0 && row < ROWS && column >= 0 && column < COLUMNS) {
+        if ((unsigned)row < ROWS && (unsigned)column < COLUMNS) {
           const int token = row * COLUMNS + column;
-          const float delta = step_size(number(s.delta[warp][token][lane]), bias);
+          const float delta = step_size(number(s.delta[warp][token][lane]), bias) * LN2;
           const float x = number(s.x[warp][token][lane]);
-          post(starts + last * LANES + lane,
-               tagged(fixed_point(x, delta, s.B[warp][row][column], -A_[parameter]), tag));
+          post(starts + last * LANES + lane, tagged(fixed_point(x, delta, s.B[warp][row][column] * LOG2E, -rate), tag));
         }
       }
       sync_warp();
       if (more) load(s.delta, map_delta, s.for_delta, job + places);
-      sync_program();  // all have read the job before's parts of lines
+      wait_for_gate(&s.lines_read, parity);
+      sync_warp();
 #pragma unroll
       for (int r = 0; r < ROWS; r++) {
         const float4 B = *(const float4*)s.B[warp][r];
@@ -248,81 +301,86 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
         for (int r = 0; r < ROWS; r++) append(decay, ahead, back, a[r][c], b[r][c], b[r][c]);
         put(s.columns[down_][across * COLUMNS + c], lane, decay, ahead, back);
       }
-      sync_warp();
-      if (more) load_B_and_C(job + places, parity ^ 1);
       sync_program();
     }
 
     int* const posted = counters + job * 2;  // by how many programs: a hint; and how many have their states
-    const int t = thread_now(), lane = t & 31, warp = t >> 5;
-    const int kind = warp / 4, channel = warp % 4 * 8 + lane / 4, at = lane % 4 * 4;  // of four lines of this program
     {
-      float decay[4], ahead[4], back[4];
-#pragma unroll
-      for (int k = 0; k < 4; k++) {
-        if (kind == 0) join<ACROSS>(&s.rows[0][at + k], channel, tag, &decay[k], &ahead[k], &back[k]);
-        else join<DOWN>(&s.columns[0][at + k], channel, tag, &decay[k], &ahead[k], &back[k]);
-      }
-      float* to = lines + (kind * tiles + s.tile) * LINE_VALUES + channel * SIDE + at;
-      post4(to, make_float4(decay[0], decay[1], decay[2], decay[3]));
-      post4(to + LANES * SIDE, make_float4(ahead[0], ahead[1], ahead[2], ahead[3]));
-      post4(to + 2 * LANES * SIDE, make_float4(back[0], back[1], back[2], back[3]));
+      const int t = thread_now(), lane = t & 31, warp = t >> 5;
+      const int kind = warp / 4, channel = warp % 4 * 8 + lane / 4, at = lane % 4 * 4;  // of four lines of this program
+      float* const to = lines + (kind * tiles + s.tile) * LINE_VALUES + channel * SIDE + at;
+      if (kind) join<DOWN>(&s.columns[0][at], channel, tag, to);
+      else join<ACROSS>(&s.rows[0][at], channel, tag, to);
     }
     sync_program();
+    const int t = thread_now(), lane = t & 31, warp = t >> 5;
     if (t == 0) count(posted);
+    if (more) load_B_and_C(job + places, parity ^ 1);
 
     // A team of warps chains all lines of a kind of one channel, a thread some of those at one position.
     const int teams = WARPS / team_warps, team = warp / team_warps, member = t - team * team_warps * 32;
     for (int task = s.tile * teams + team; task < TASKS; task += tiles * teams) {
-      const int of_kind = task / LANES, beside = of_kind ? high : wide, positions = of_kind ? w : h;
-      const int sharers = max(1, team_warps * 32 / positions), length = (beside + sharers - 1) / sharers;
-      const int position = member / sharers, first = member % sharers * length;
-      const int n = position < positions ? min(length, beside - first) : 0;
+      const int of_kind = task / LANES, beside = of_kind ? high : wide, shift = s.shift[of_kind];
+      const int position = member >> shift, length = (beside + (1 << shift) - 1) >> shift;
+      const int first = (member & ((1 << shift) - 1)) * length;
+      const int n = position < (of_kind ? wide : high) * SIDE ? min(length, beside - first) : 0;
       const int tile = of_kind ? first * wide + position / SIDE : position / SIDE * wide + first;
-      const int step = of_kind ? wide : 1, offset = task % LANES * SIDE + position % SIDE;
+      const int step = (of_kind ? wide : 1) * LINE_VALUES;
+      const int own = (of_kind * tiles + tile) * LINE_VALUES + task % LANES * SIDE + position % SIDE;
       if (member == 0)
         while (peek(posted) < tiles) nap();
       sync_team(team, team_warps);
       float decays[LINES], aheads[LINES], backs[LINES], ahead, back;
-      bool come;
-      do {
-        const float* line = lines + (of_kind * tiles + tile) * LINE_VALUES + offset;
+      int missing;
+      do {  // those of other places in the order are 0
+        ahead = back = tagged(0.f, tag);
+        if (warp == team * team_warps) ahead = peek(starts + task % LANES);
+        if (warp == (team + 1) * team_warps - 1) back = peek(starts + LANES + task % LANES);
+        const float* line = lines + again(own);
 #pragma unroll
         for (int i = 0; i < LINES; i++) {
-          decays[i] = 1.f;
-          aheads[i] = backs[i] = 0.f;
+          decays[i] = tagged(1.f, tag);
+          aheads[i] = backs[i] = tagged(0.f, tag);
           if (i < n) {
             decays[i] = peek(line);
-            aheads[i] = peek(line + LANES * SIDE);
-            backs[i] = peek(line + 2 * LANES * SIDE);
+            aheads[i] = peek(line + VALUE);
+            backs[i] = peek(line + 2 * VALUE);
           }
-          line += step * LINE_VALUES;
+          line += step;
         }
-        ahead = peek(starts + task % LANES);
-        back = peek(starts + LANES + task % LANES);
-        come = is_tagged(ahead, tag) & is_tagged(back, tag);
+        const int after_all = tag | (bits(backs[LINES - 1]) & maps >> 31);  // the tag, once all loads are on their way
+        missing = untagged(ahead, after_all) | untagged(back, after_all);
 #pragma unroll
-        for (int i = 0; i < LINES; i++)
-          if (i < n) come &= is_tagged(decays[i], tag) & is_tagged(aheads[i], tag) & is_tagged(backs[i], tag);
-        if (!come) nap();
-      } while (!come);
-      float decay = 1.f, own_ahead = 0.f, own_back = 0.f, all[3];
+        for (int i = 0; i < LINES; i++) {
+          missing |= untagged(decays[i], after_all) | untagged(aheads[i], after_all) | untagged(backs[i], after_all);
+          decays[i] = of_bits(bits(decays[i]) & ~1);  // 1 is 1 again
+        }
+        missing = again(missing) & 1;
+        if (missing) nap();
+      } while (missing);
+      float before = 1.f, own_ahead = 0.f, own_back = 0.f;
 #pragma unroll
-      for (int i = 0; i < LINES; i++) append(decay, own_ahead, own_back, decays[i], aheads[i], backs[i]);
-      float decay_behind = decay;
-      chain_lanes(decay, own_ahead, decay_behind, own_back, all);
+      for (int i = 0; i < LINES; i++) append(before, own_ahead, own_back, decays[i], aheads[i], backs[i]);
+      float behind = before;
+      chain<32>(before, own_ahead, behind, own_back);
       if (team_warps > 1) {
-        if (lane < 3) s.of_warps[lane][warp] = lane == 0 ? all[0] : lane == 1 ? all[1] : all[2];
+        const float all = from(before, 31), all_ahead = from(own_ahead, 31), all_back = from(own_back, 0);
+        if (lane == 0) s.of_warps[warp] = make_float4(all, all * ahead + all_ahead, all * back + all_back, 0.f);
         sync_team(team, team_warps);
-#pragma unroll
-        for (int i = 0; i < WARPS; i++) {
-          if (i >= team * team_warps && i < warp) ahead = s.of_warps[0][i] * ahead + s.of_warps[1][i];
-          const int j = WARPS - 1 - i;
-          if (j < (team + 1) * team_warps && j > warp) back = s.of_warps[0][j] * back + s.of_warps[2][j];
-        }
+        float4 of = make_float4(1.f, 0.f, 0.f, 0.f);
+        if (lane / team_warps == team) of = s.of_warps[lane];
+        float of_before = of.x, of_behind = of.x;
+        chain<WARPS>(of_before, of.y, of_behind, of.z);
+        of.y = from(of.y, warp - 1);
+        of.z = from(of.z, warp + 1);
+        if (warp % team_warps > 0) ahead = of.y;
+        if (warp % team_warps < team_warps - 1) back = of.z;
       }
-      ahead = decay * ahead + own_ahead;
-      back = decay_behind * back + own_back;
+      {
+        const float a = up(before, 1), b = up(own_ahead, 1), c = down(behind, 1), d = down(own_back, 1);
+        if (lane > 0) ahead = a * ahead + b;
+        if (lane < 31) back = c * back + d;
+      }
 #pragma unroll
       for (int i = 0; i < LINES; i++) {
         const int j = LINES - 1 - i;
@@ -333,64 +391,58 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
         back = decays[j] * back + backs[j];
         backs[j] = entering;
       }
-      float* state = states + (of_kind * tiles + tile) * STATE_VALUES + offset;
+      const int own_lines = again(n), at = again(own);
+      float2* state = states + at - at / LINE_VALUES * (LINE_VALUES - VALUE);
 #pragma unroll
       for (int i = 0; i < LINES; i++) {
-        if (i < n) {
-          post(state, tagged(aheads[i], tag));
-          post(state + LANES * SIDE, tagged(backs[i], tag));
-        }
-        state += step * STATE_VALUES;
+        if (i < own_lines) post2(state, make_float2(aheads[i], tagged(backs[i], tag)));
+        state += (of_kind ? wide : 1) * VALUE;
       }
     }
 
     {
-      const float* state = states + (kind * tiles + s.tile) * STATE_VALUES + channel * SIDE + at;
-      const int inside = (kind ? w - s.across * SIDE : h - s.down * SIDE) - at;
-      float4 ahead, back;
-      bool come;
+      const int t = thread_now(), lane = t & 31, warp = t >> 5;
+      const int kind = warp / 4, channel = warp % 4 * 8 + lane / 4, at = lane % 4 * 4;
+      const float2* state = states + (kind * tiles + s.tile) * VALUE + channel * SIDE + at;
+      float4 first, second;  // two lines each: ahead, back
+      int missing;
       do {
-        ahead = peek4(state);
-        back = peek4(state + LANES * SIDE);
-        come = true;
-        if (inside > 0) come &= is_tagged(ahead.x, tag) & is_tagged(back.x, tag);
-        if (inside > 1) come &= is_tagged(ahead.y, tag) & is_tagged(back.y, tag);
-        if (inside > 2) come &= is_tagged(ahead.z, tag) & is_tagged(back.z, tag);
-        if (inside > 3) come &= is_tagged(ahead.w, tag) & is_tagged(back.w, tag);
-        if (!come) nap();
-      } while (!come);
-      s.entering[kind][0][at][channel] = ahead.x;
-      s.entering[kind][0][at + 1][channel] = ahead.y;
-      s.entering[kind][0][at + 2][channel] = ahead.z;
-      s.entering[kind][0][at + 3][channel] = ahead.w;
-      s.entering[kind][1][at][channel] = back.x;
-      s.entering[kind][1][at + 1][channel] = back.y;
-      s.entering[kind][1][at + 2][channel] = back.z;
-      s.entering[kind][1][at + 3][channel] = back.w;
+        first = peek4(state);
+        second = peek4(state + 2);
+        missing = untagged(first.y, tag) | untagged(first.w, tag) | untagged(second.y, tag) | untagged(second.w, tag);
+        missing = again(missing) & 1;
+        if (missing) nap();
+      } while (missing);
+      if (kind) {
+        enter<DOWN>(&s.columns[0][at], channel, first);
+        enter<DOWN>(&s.columns[0][at + 2], channel, second);
+      } else {
+        enter<ACROSS>(&s.rows[0][at], channel, first);
+        enter<ACROSS>(&s.rows[0][at + 2], channel, second);
+      }
     }
+    if (more) finish_loads();
     sync_program();
-    if (t == 0 && count(posted + 1) == tiles - 1) {  // the last one leaves all as the next launch needs it
+    if (thread_now() == 0 && count(posted + 1) == tiles - 1) {  // the last one leaves all as the next launch needs it
       posted[0] = posted[1] = 0;
-      if (!more) *epochs = epoch + parity + 1;
+      if (!more) counters[jobs * 2 + place] = epoch + parity + 1;
     }
     {
       const int t = thread_now(), lane = t & 31, warp = t >> 5, down_ = warp / ACROSS, across = warp % ACROSS;
       const int top = s.down * SIDE + down_ * ROWS, left = s.across * SIDE + across * COLUMNS;
-      // The channel is not kept from here to where results are stored: registers are short.
-      const float skip = D_[min(job / GROUPS / shared, sets - 1) * CHANNELS + known(job % GROUPS * LANES + lane)];
+      const float skip = s.D[parity][lane];
       float falling[COLUMNS], rising[COLUMNS], y[ROWS][COLUMNS];
 #pragma unroll
       for (int c = 0; c < COLUMNS; c++) {
         const int line = across * COLUMNS + c;
-        falling[c] = s.entering[1][0][line][lane];
-        rising[c] = s.entering[1][1][line][lane];
-        enter_part<DOWN>(&s.columns[0][line], down_, lane, falling[c], rising[c]);
+        const float2 entering = s.columns[down_][line].added[lane];
+        falling[c] = entering.x;
+        rising[c] = entering.y;
       }
 #pragma unroll
       for (int r = 0; r < ROWS; r++) {
-        const int line = down_ * ROWS + r;
-        float ahead = s.entering[0][0][line][lane], back = s.entering[0][1][line][lane];
-        enter_part<ACROSS>(&s.rows[0][line], across, lane, ahead, back);
+        const float2 entering = s.rows[across][down_ * ROWS + r].added[lane];
+        float ahead = entering.x, back = entering.y;
         const float4 four = *(const float4*)s.C[parity][warp][r];
         const float C[COLUMNS] = {four.x, four.y, four.z, four.w};
         float sum[COLUMNS];
@@ -407,15 +459,16 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
         }
       }
       sync_warp();
+      if ((thread_now() & 31) == 0) arrive(&s.lines_read);
       if (more) load(s.x, map_x, s.for_x, job + places);
       T* const to = y_ + (((long long)(job / GROUPS) * h + top) * w + left) * CHANNELS + job % GROUPS * LANES + lane;
       const bool whole = top + ROWS <= h && left + COLUMNS <= w;
       const auto finish = [&](bool all) {
+        T* row = to + (ROWS - 1) * w * CHANNELS;
 #pragma unroll
-        for (int r = ROWS - 1; r >= 0; r--) {
+        for (int r = ROWS - 1; r >= 0; r--, row -= w * CHANNELS) {
           const float4 four = *(const float4*)s.C[parity][warp][r];
           const float C[COLUMNS] = {four.x, four.y, four.z, four.w};
-          T* const row = to + r * w * CHANNELS;
 #pragma unroll
           for (int c = 0; c < COLUMNS; c++) {
             rising[c] = a[r][c] * rising[c] + b[r][c];

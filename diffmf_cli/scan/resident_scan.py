@@ -87,11 +87,15 @@ def _groups(channels: int) -> int:
 def team_of_warps(h: int, w: int) -> int | None:
     """How many warps chain the lines of a channel; None where a thread would have too many."""
 
-    def lines(threads: int, positions: int, beside: int) -> int:
-        return -(-beside // (threads // positions)) if positions <= threads else _LINES + 1
+    def lines(threads: int, tiles: int, beside: int) -> int:
+        if tiles * _SIDE > threads:
+            return _LINES + 1
+        sharers = 1 << (threads // (tiles * _SIDE)).bit_length() - 1  # of a position's lines: a power of two
+        return -(-beside // sharers)
 
+    high, wide = _tiles(h), _tiles(w)
     for team in (1, 2, 4, 8):
-        if max(lines(32 * team, h, _tiles(w)), lines(32 * team, w, _tiles(h))) <= _LINES:
+        if max(lines(32 * team, high, wide), lines(32 * team, wide, high)) <= _LINES:
             return team
     return None
 

@@ -21,10 +21,15 @@ typedef _Float16 T;
 #else
 typedef float T;
 #endif
+struct alignas(8) float2 {
+  float x, y;
+};
 struct alignas(16) float4 {
   float x, y, z, w;
 };
-typedef int Gate;
+struct Gate {
+  int opened, arrived, expected;
+};
 struct Map {
   const T* values;
 };
@@ -71,6 +76,7 @@ static void sync_team(int team, int warps) {
   else meet(of_team[program * 32 + team], warps * 32);
 }
 static void nap() { pause_(); }
+static int again(int v) { return v; }
 
 static float lane_values[1024][32][2][32];
 static int lane_turns[1024][32][32];
@@ -85,6 +91,7 @@ static float down(float v, int k) { return of_lane(v, thread % 32 + k); }
 static float from(float v, int k) { return of_lane(v, k); }
 
 static float exp2_(float x) { return exp2f(x); }
+static float exp2_of_minus(float x) { return exp2f(-fabsf(x)); }
 static int bits(float v) {
   int i;
   memcpy(&i, &v, 4);
@@ -95,14 +102,20 @@ static float of_bits(int i) {
   memcpy(&v, &i, 4);
   return v;
 }
+static float2 make_float2(float x, float y) { return {x, y}; }
 static float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 static float number(T v) { return v; }
 static void store(T* p, float v) { *p = v; }
 static void copy_later(float* to, const float* source, bool inside) { *to = inside ? *source : 0.f; }
 static void wait_for_copies() {}
-static void make_gate(Gate* g) { *g = 0; }
+static void make_gate(Gate* g, int arrivals) { *g = {0, 0, arrivals}; }
+static void arrive(Gate* g) {
+  if (++g->arrived < g->expected) return;
+  g->arrived = 0;
+  g->opened++;
+}
 static void wait_for_gate(Gate* g, int parity) {
-  while ((*g & 1) == parity) pause_();
+  while ((g->opened & 1) == parity) pause_();
 }
 static void load_box(void* to, int bytes, const Map& map, int channel, int column, int row, int picture, Gate* g) {
   for (int i = 0; i < bytes / (int)sizeof(T); i++) {
@@ -110,12 +123,13 @@ static void load_box(void* to, int bytes, const Map& map, int channel, int colum
     const bool inside = r < h_ && c < w_ && k < CHANNELS;
     ((T*)to)[i] = inside ? map.values[(((long)picture * h_ + r) * w_ + c) * CHANNELS + k] : (T)0;
   }
-  ++*g;
+  arrive(g);
 }
 static float peek(const float* p) { return *p; }
 static int peek(const int* p) { return *p; }
-static float4 peek4(const float* p) { return *(const float4*)p; }
+static float4 peek4(const float2* p) { return {p[0].x, p[0].y, p[1].x, p[1].y}; }
 static void post(float* p, float v) { *p = v; }
+static void post2(float2* p, float2 v) { *p = v; }
 static void post4(float* p, float4 v) { *(float4*)p = v; }
 static int count(int* p) { return (*p)++; }
 
@@ -132,10 +146,11 @@ static std::vector<V> read(const char* name) {
 }
 
 static std::vector<T> x, delta, y;
-static std::vector<float> B, C, A, D, bias, lines, states;
+static std::vector<float> B, C, A, D, bias, lines;
+static std::vector<float2> states;
 static std::vector<int> counters, sizes;
 static void entry() {
-  scan(Map{x.data()}, Map{delta.data()}, bias.data(), A.data(), B.data(), C.data(), D.data(), y.data(), lines.data(),
+  scan(Map{x.data()}, Map{delta.data()}, (bias.empty() ? D : bias).data(), A.data(), B.data(), C.data(), D.data(), y.data(), lines.data(),
        states.data(), counters.data(), sizes[0], h_, w_, sizes[3], sizes[4], sizes[5], sizes[6]);
   fibers[fiber].done = true;
   pause_();
@@ -184,7 +199,7 @@ int main(int, char** arguments) {
   const int tiles = (h_ + SIDE - 1) / SIDE * ((w_ + SIDE - 1) / SIDE), places = sizes[5], jobs = sizes[0] * GROUPS;
   threads_ = THREADS;
   lines.assign((size_t)places * KINDS * tiles * LINE_VALUES, 0.f);
-  states.assign((size_t)places * (KINDS * tiles * STATE_VALUES + 2 * LANES), 0.f);
+  states.assign((size_t)places * (KINDS * tiles * VALUE + LANES), {0.f, 0.f});
   counters.assign(jobs * 2 + places, 0);
   const int programs = places * tiles;
   fibers.resize(programs * THREADS);
