@@ -80,9 +80,12 @@ DEVICE void wait_for_gate(Gate* g, int parity) {
       "{\n.reg .pred p;\nagain:\nmbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n@p bra done;\nbra again;\ndone:\n}"
       ::"r"(shared_address(g)), "r"(parity) : "memory");
 }
+// Arrives, and lets the gate wait for so many bytes.
+DEVICE void arrive_before(Gate* g, int bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(g)), "r"(bytes) : "memory");
+}
 // A box of a map into shared memory; what lies outside of the picture is zero.
 DEVICE void load_box(void* to, int bytes, const Map& map, int channel, int column, int row, int picture, Gate* g) {
-  asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(shared_address(g)), "r"(bytes) : "memory");
   asm volatile(
       "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, %4, %5}], [%6];"
       ::"r"(shared_address(to)), "l"(&map), "r"(channel), "r"(column), "r"(row), "r"(picture), "r"(shared_address(g))

@@ -1,10 +1,11 @@
 // The scan of maps of state size 1 in one launch; see `resident_scan.py`.
 //
-// A job is 32 channels of a map. Its tiles of 16x16 tokens have a program each, all of which are on the chip at once, so
-// that they may wait for each other; several jobs have programs there, in places, and places go from job to job. A thread
-// has 8x4 tokens of a channel in registers. First it finds what its parts of rows and columns, called lines, make of the
-// states that enter them. Then some programs chain all lines of a kind of a channel, and post the states that enter each
-// program's lines. Last it walks again with these states. The next job's values come into shared memory meanwhile.
+// A job is 32 channels of a map, or, where a map has an odd multiple of 16, of all maps as if they were one. Its tiles of
+// 16x16 tokens have a program each, all of which are on the chip at once, so that they may wait for each other; several jobs
+// have programs there, in places, and places go from job to job. A thread has 8x4 tokens of a channel in registers. First it
+// finds what its parts of rows and columns, called lines, make of the states that enter them. Then some programs chain all
+// lines of a kind of a channel, and post the states that enter each program's lines. Last it walks again with these states.
+// The next job's values come into shared memory meanwhile.
 //
 // Programs tell each other values, not that values are there: the last bit of a float is the job's tag, which alternates
 // from job to job of a place, and from launch to launch. It costs half a unit in the last place, and saves the fences.
@@ -26,7 +27,10 @@
 #define LANES 32    // channels of a job
 #define KINDS 2     // of lines: rows and columns
 #define TASKS (KINDS * LANES)
-#define GROUPS ((CHANNELS + LANES - 1) / LANES)
+#define PACKED (CHANNELS % 32 == 16)  // a job may have channels of two maps
+#define OF_MAP (PACKED ? 16 : LANES)  // channels in a row that are of one map
+#define MAPS (LANES / OF_MAP)
+#define GROUPS ((CHANNELS + LANES - 1) / LANES)  // of a map, unless packed
 #define VALUE (LANES * SIDE)  // one for each line of a tile of a kind, by channel and position
 #define LINE_VALUES (3 * VALUE)  // decay, ahead, back
 #define LOG2E 1.4426950408889634f
@@ -40,9 +44,9 @@ struct Line {  // of a channel: what is added to a state ahead and back, and wha
   float decay[LANES], unused[2];
 };
 struct Shared {
-  T x[WARPS][ROWS * COLUMNS][LANES], delta[WARPS][ROWS * COLUMNS][LANES];
+  T x[WARPS][MAPS][ROWS * COLUMNS][OF_MAP], delta[WARPS][MAPS][ROWS * COLUMNS][OF_MAP];
   Line rows[ACROSS][SIDE], columns[DOWN][SIDE];  // of each warp; later what enters is where what is added was
-  float B[WARPS][ROWS][COLUMNS], C[2][WARPS][ROWS][COLUMNS];
+  float B[MAPS][WARPS][ROWS][COLUMNS], C[2][MAPS][WARPS][ROWS][COLUMNS];
   float4 of_warps[WARPS];  // that chain: decay, ahead, back
   float A[LANES], bias[LANES], D[2][LANES];
   Gate for_delta[WARPS], for_x[WARPS], lines_read;
@@ -76,8 +80,15 @@ DEVICE float4 tagged4(const float (&v)[4], int tag) {
 }
 DEVICE int untagged(float v, int tag) { return bits(v) ^ tag; }  // the last bit: whether it is another job's
 
-// Lanes without a channel do as the last one does, with values of zero.
-DEVICE int known(int channel) { return CHANNELS % LANES ? min(channel, CHANNELS - 1) : channel; }
+DEVICE int jobs_of(int maps) { return PACKED ? (maps * CHANNELS + LANES - 1) / LANES : maps * GROUPS; }
+DEVICE int map_of(int job, int lane) { return PACKED ? (job * LANES + lane) / CHANNELS : job / GROUPS; }
+DEVICE int channel_of(int job, int lane) {
+  return PACKED ? (job * LANES + lane) % CHANNELS : job % GROUPS * LANES + lane;
+}
+// Of lanes without a channel or a map, which do as the last one does, with values of zero.
+DEVICE int parameter_of(int job, int lane, int shared, int sets) {
+  return min(map_of(job, lane) / shared, sets - 1) * CHANNELS + min(channel_of(job, lane), CHANNELS - 1);
+}
 
 DEVICE void put(Line& line, int lane, float decay, float ahead, float back) {
   line.decay[lane] = decay;
@@ -179,36 +190,44 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
                  T* __restrict__ y_, float* lines_, float2* states_, int* counters, int maps, int h, int w, int sets,
                  int shared, int places, int team_warps) {
   Shared& s = *(Shared*)SHARED_MEMORY;
-  const int jobs = maps * GROUPS;
+  const int jobs = jobs_of(maps);
   const int wide = (w + SIDE - 1) / SIDE, high = (h + SIDE - 1) / SIDE, tiles = wide * high;
   const int place = program_index() / tiles;
   float* const lines = lines_ + place * (KINDS * tiles * LINE_VALUES);  // kind, tile, value, channel, position
   float2* const states = states_ + place * (KINDS * tiles * VALUE + LANES);
   float* const starts = (float*)(states + KINDS * tiles * VALUE);
 
-  const auto load = [&](T(*to)[ROWS * COLUMNS][LANES], const Map& map, Gate* gates, int job) {
+  const auto load = [&](T(*to)[MAPS][ROWS * COLUMNS][OF_MAP], const Map& map, Gate* gates, int job) {
     const int t = thread_now(), warp = t >> 5;
     if (t & 31) return;
-    load_box(to[warp], sizeof(to[0]), map, job % GROUPS * LANES, s.across * SIDE + warp % ACROSS * COLUMNS,
-             s.down * SIDE + warp / ACROSS * ROWS, job / GROUPS, &gates[warp]);
+    arrive_before(&gates[warp], sizeof(to[0]));
+#pragma unroll
+    for (int m = 0; m < MAPS; m++)
+      load_box(to[warp][m], sizeof(to[0][0]), map, channel_of(job, m * OF_MAP), s.across * SIDE + warp % ACROSS * COLUMNS,
+               s.down * SIDE + warp / ACROSS * ROWS, map_of(job, m * OF_MAP), &gates[warp]);
   };
   const auto load_B_and_C = [&](int job, int parity) {
     const int t = thread_now(), lane = t & 31, warp = t >> 5;
     const int row = s.down * SIDE + warp / ACROSS * ROWS + lane / COLUMNS;
     const int column = s.across * SIDE + warp % ACROSS * COLUMNS + lane % COLUMNS;
-    const bool inside = row < h && column < w;
-    const int at = inside ? (job / GROUPS * h + row) * w + column : 0;
-    copy_later(&s.B[warp][0][0] + lane, B_ + at, inside);
-    copy_later(&s.C[parity][warp][0][0] + lane, C_ + at, inside);
+#pragma unroll
+    for (int m = 0; m < MAPS; m++) {
+      const int map = map_of(job, m * OF_MAP);
+      const bool inside = row < h && column < w && (!PACKED || map < maps);
+      const int at = inside ? (map * h + row) * w + column : 0;
+      copy_later(&s.B[m][warp][0][0] + lane, B_ + at, inside);
+      copy_later(&s.C[parity][m][warp][0][0] + lane, C_ + at, inside);
+    }
     if (warp >= 3) return;
-    const int parameter = min(job / GROUPS / shared, sets - 1) * CHANNELS + known(job % GROUPS * LANES + lane);
+    const int parameter = parameter_of(job, lane, shared, sets);
     copy_later((warp == 0 ? s.A : warp == 1 ? s.bias : s.D[parity]) + lane,
                (warp == 0 ? A_ : warp == 1 ? bias_ : D_) + parameter, true);
   };
   const auto finish_loads = [&]() {  // a barrier has to follow
     const int t = thread_now();
     wait_for_copies();
-    (&s.B[0][0][0])[t] *= LN2;
+#pragma unroll
+    for (int m = 0; m < MAPS; m++) (&s.B[m][0][0][0])[t] *= LN2;
   };
   {  // each warp for itself: the first values are asked for before all else
     const int t = thread_index(), warp = t >> 5;
@@ -245,6 +264,8 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
     {
       const int t = thread_now(), lane = t & 31, warp = t >> 5, down_ = warp / ACROSS, across = warp % ACROSS;
       const int top = s.down * SIDE + down_ * ROWS, left = s.across * SIDE + across * COLUMNS;
+      const int which = lane / OF_MAP;
+      const T *const own_x = &s.x[warp][which][0][lane % OF_MAP], *const own_delta = &s.delta[warp][which][0][lane % OF_MAP];
       const float bias = s.bias[lane] * LOG2E, rate = s.A[lane];
       const bool whole = top + ROWS <= h && left + COLUMNS <= w;
       wait_for_gate(&s.for_delta[warp], parity);
@@ -252,7 +273,7 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
       for (int r = 0; r < ROWS; r++) {
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++) {
-          b[r][c] = step_size(number(s.delta[warp][r * COLUMNS + c][lane]), bias);
+          b[r][c] = step_size(number(own_delta[(r * COLUMNS + c) * OF_MAP]), bias);
           a[r][c] = exp2_(b[r][c] * rate);
         }
       }
@@ -273,9 +294,10 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
         const int row = (last ? h - 1 : 0) - top, column = (last ? w - 1 : 0) - left;
         if ((unsigned)row < ROWS && (unsigned)column < COLUMNS) {
           const int token = row * COLUMNS + column;
-          const float delta = step_size(number(s.delta[warp][token][lane]), bias) * LN2;
-          const float x = number(s.x[warp][token][lane]);
-          post(starts + last * LANES + lane, tagged(fixed_point(x, delta, s.B[warp][row][column] * LOG2E, -rate), tag));
+          const float delta = step_size(number(own_delta[token * OF_MAP]), bias) * LN2;
+          const float x = number(own_x[token * OF_MAP]);
+          const float B = s.B[which][warp][row][column] * LOG2E;
+          post(starts + last * LANES + lane, tagged(fixed_point(x, delta, B, -rate), tag));
         }
       }
       sync_warp();
@@ -284,11 +306,11 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
       sync_warp();
 #pragma unroll
       for (int r = 0; r < ROWS; r++) {
-        const float4 B = *(const float4*)s.B[warp][r];
-        b[r][0] *= number(s.x[warp][r * COLUMNS][lane]) * B.x;
-        b[r][1] *= number(s.x[warp][r * COLUMNS + 1][lane]) * B.y;
-        b[r][2] *= number(s.x[warp][r * COLUMNS + 2][lane]) * B.z;
-        b[r][3] *= number(s.x[warp][r * COLUMNS + 3][lane]) * B.w;
+        const float4 B = *(const float4*)s.B[which][warp][r];
+        b[r][0] *= number(own_x[r * COLUMNS * OF_MAP]) * B.x;
+        b[r][1] *= number(own_x[(r * COLUMNS + 1) * OF_MAP]) * B.y;
+        b[r][2] *= number(own_x[(r * COLUMNS + 2) * OF_MAP]) * B.z;
+        b[r][3] *= number(own_x[(r * COLUMNS + 3) * OF_MAP]) * B.w;
         float decay = 1.f, ahead = 0.f, back = 0.f;
 #pragma unroll
         for (int c = 0; c < COLUMNS; c++) append(decay, ahead, back, a[r][c], b[r][c], b[r][c]);
@@ -430,6 +452,8 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
     {
       const int t = thread_now(), lane = t & 31, warp = t >> 5, down_ = warp / ACROSS, across = warp % ACROSS;
       const int top = s.down * SIDE + down_ * ROWS, left = s.across * SIDE + across * COLUMNS;
+      const int which = lane / OF_MAP;
+      const T* const own_x = &s.x[warp][which][0][lane % OF_MAP];
       const float skip = s.D[parity][lane];
       float falling[COLUMNS], rising[COLUMNS], y[ROWS][COLUMNS];
 #pragma unroll
@@ -443,7 +467,7 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
       for (int r = 0; r < ROWS; r++) {
         const float2 entering = s.rows[across][down_ * ROWS + r].added[lane];
         float ahead = entering.x, back = entering.y;
-        const float4 four = *(const float4*)s.C[parity][warp][r];
+        const float4 four = *(const float4*)s.C[parity][which][warp][r];
         const float C[COLUMNS] = {four.x, four.y, four.z, four.w};
         float sum[COLUMNS];
 #pragma unroll
@@ -455,19 +479,20 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
 #pragma unroll
         for (int c = COLUMNS - 1; c >= 0; c--) {
           back = a[r][c] * back + b[r][c];
-          y[r][c] = C[c] * (sum[c] + back) + skip * number(s.x[warp][r * COLUMNS + c][lane]);
+          y[r][c] = C[c] * (sum[c] + back) + skip * number(own_x[(r * COLUMNS + c) * OF_MAP]);
         }
       }
       sync_warp();
       if ((thread_now() & 31) == 0) arrive(&s.lines_read);
       if (more) load(s.x, map_x, s.for_x, job + places);
-      T* const to = y_ + (((long long)(job / GROUPS) * h + top) * w + left) * CHANNELS + job % GROUPS * LANES + lane;
+      const int map = map_of(job, lane), channel = channel_of(job, lane);
+      T* const to = y_ + (((long long)map * h + top) * w + left) * CHANNELS + channel;
       const bool whole = top + ROWS <= h && left + COLUMNS <= w;
       const auto finish = [&](bool all) {
         T* row = to + (ROWS - 1) * w * CHANNELS;
 #pragma unroll
         for (int r = ROWS - 1; r >= 0; r--, row -= w * CHANNELS) {
-          const float4 four = *(const float4*)s.C[parity][warp][r];
+          const float4 four = *(const float4*)s.C[parity][which][warp][r];
           const float C[COLUMNS] = {four.x, four.y, four.z, four.w};
 #pragma unroll
           for (int c = 0; c < COLUMNS; c++) {
@@ -476,7 +501,7 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
           }
         }
       };
-      if (CHANNELS % LANES && job % GROUPS * LANES + lane >= CHANNELS) continue;
+      if (PACKED ? map >= maps : channel >= CHANNELS) continue;
       if (whole) finish(true);
       else finish(false);
     }

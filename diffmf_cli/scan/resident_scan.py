@@ -19,7 +19,7 @@ from torch import Tensor
 
 _CAPABILITY = 9  # major: later processors would do, but have not been tried
 _SIDE = 16  # tokens of a tile
-_BOX = 32, 4, 8, 1  # channels, columns and rows of a warp, maps
+_COLUMNS, _ROWS = 4, 8  # of a warp
 _LINES = 8  # that a thread chains
 _WARPS = 8
 _THREADS = 32 * _WARPS
@@ -59,7 +59,7 @@ class Memory(OrderedDict[tuple[int, ...], tuple[Tensor, ...]]):
         made = (
             torch.zeros(places * 3 * of_place, device=device),
             torch.zeros(places * (2 * of_place + 64), device=device),
-            torch.zeros(maps * _groups(d) * 2 + places, device=device, dtype=torch.int32),
+            torch.zeros(jobs(maps, d) * 2 + places, device=device, dtype=torch.int32),
         )
         # A captured launch's zeros come with each replay.
         if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
@@ -80,8 +80,9 @@ def _tiles(n: int) -> int:
     return -(-n // _SIDE)
 
 
-def _groups(channels: int) -> int:
-    return -(-channels // 32)
+def jobs(maps: int, channels: int) -> int:
+    """How many jobs of 32 channels: an odd multiple of 16 goes on from map to map."""
+    return -(-maps * channels // 32) if channels % 32 == 16 else maps * -(-channels // 32)
 
 
 def team_of_warps(h: int, w: int) -> int | None:
@@ -205,7 +206,8 @@ def _map(t: Tensor) -> tuple[Any, int]:
     kind = _HALF if t.dtype == torch.float16 else _FLOAT
     sizes = (ctypes.c_uint64 * 4)(*reversed(t.shape))
     strides = (ctypes.c_uint64 * 3)(*(s * t.element_size() for s in reversed(t.stride()[:-1])))
-    box, steps = (ctypes.c_uint32 * 4)(*_BOX), (ctypes.c_uint32 * 4)(1, 1, 1, 1)
+    part = 16 if t.shape[-1] % 32 == 16 else 32  # channels
+    box, steps = (ctypes.c_uint32 * 4)(part, _COLUMNS, _ROWS, 1), (ctypes.c_uint32 * 4)(1, 1, 1, 1)
     encode = _library("libcuda.so.1").cuTensorMapEncodeTiled
     address = ctypes.c_void_p(t.data_ptr())
     _check(
@@ -239,7 +241,7 @@ def scan(
     maps, h, w, d = x.shape
     B, C = B.float(), C.float()
     tiles = _tiles(h) * _tiles(w)
-    places = min(maps * _groups(d), kernel.resident // tiles)
+    places = min(jobs(maps, d), kernel.resident // tiles)
     maps_of_values = _map(x), _map(delta)
     tensors = (
         (D if delta_bias is None else delta_bias),

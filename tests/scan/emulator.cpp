@@ -28,7 +28,7 @@ struct alignas(16) float4 {
   float x, y, z, w;
 };
 struct Gate {
-  int opened, arrived, expected;
+  int opened, arrived, expected, bytes;
 };
 struct Map {
   const T* values;
@@ -50,7 +50,7 @@ struct Barrier {
   int waiting = 0, round = 0;
 };
 
-static int thread, program, fiber, threads_, h_, w_;
+static int thread, program, fiber, threads_, maps_, h_, w_;
 static std::vector<Fiber> fibers;
 static std::vector<char*> shared_memory;
 static ucontext_t scheduler;
@@ -108,22 +108,32 @@ static float number(T v) { return v; }
 static void store(T* p, float v) { *p = v; }
 static void copy_later(float* to, const float* source, bool inside) { *to = inside ? *source : 0.f; }
 static void wait_for_copies() {}
-static void make_gate(Gate* g, int arrivals) { *g = {0, 0, arrivals}; }
-static void arrive(Gate* g) {
-  if (++g->arrived < g->expected) return;
+static void make_gate(Gate* g, int arrivals) { *g = {0, 0, arrivals, 0}; }
+static void open_(Gate* g) {
+  if (g->arrived < g->expected || g->bytes) return;
   g->arrived = 0;
   g->opened++;
+}
+static void arrive(Gate* g) {
+  g->arrived++;
+  open_(g);
+}
+static void arrive_before(Gate* g, int bytes) {
+  g->bytes += bytes;
+  arrive(g);
 }
 static void wait_for_gate(Gate* g, int parity) {
   while ((g->opened & 1) == parity) pause_();
 }
 static void load_box(void* to, int bytes, const Map& map, int channel, int column, int row, int picture, Gate* g) {
-  for (int i = 0; i < bytes / (int)sizeof(T); i++) {
-    const int r = row + i / 128, c = column + i / 32 % 4, k = channel + i % 32;
-    const bool inside = r < h_ && c < w_ && k < CHANNELS;
+  const int values = bytes / sizeof(T), channels = values / 32;  // of 32 tokens, four columns
+  for (int i = 0; i < values; i++) {
+    const int r = row + i / channels / 4, c = column + i / channels % 4, k = channel + i % channels;
+    const bool inside = r < h_ && c < w_ && k < CHANNELS && picture < maps_;
     ((T*)to)[i] = inside ? map.values[(((long)picture * h_ + r) * w_ + c) * CHANNELS + k] : (T)0;
   }
-  arrive(g);
+  g->bytes -= bytes;
+  open_(g);
 }
 static float peek(const float* p) { return *p; }
 static int peek(const int* p) { return *p; }
@@ -151,7 +161,7 @@ static std::vector<float2> states;
 static std::vector<int> counters, sizes;
 static void entry() {
   scan(Map{x.data()}, Map{delta.data()}, (bias.empty() ? D : bias).data(), A.data(), B.data(), C.data(), D.data(), y.data(), lines.data(),
-       states.data(), counters.data(), sizes[0], h_, w_, sizes[3], sizes[4], sizes[5], sizes[6]);
+       states.data(), counters.data(), maps_, h_, w_, sizes[3], sizes[4], sizes[5], sizes[6]);
   fibers[fiber].done = true;
   pause_();
 }
@@ -190,13 +200,14 @@ static void launch(int programs, unsigned seed) {
 int main(int, char** arguments) {
   folder = arguments[1];
   sizes = read<int>("sizes");  // maps, h, w, sets, shared, places, team
+  maps_ = sizes[0];
   h_ = sizes[1];
   w_ = sizes[2];
   x = read<T>("x");
   delta = read<T>("delta");
   A = read<float>("A"), B = read<float>("B"), C = read<float>("C"), D = read<float>("D"), bias = read<float>("bias");
   y.resize(x.size());
-  const int tiles = (h_ + SIDE - 1) / SIDE * ((w_ + SIDE - 1) / SIDE), places = sizes[5], jobs = sizes[0] * GROUPS;
+  const int tiles = (h_ + SIDE - 1) / SIDE * ((w_ + SIDE - 1) / SIDE), places = sizes[5], jobs = jobs_of(maps_);
   threads_ = THREADS;
   lines.assign((size_t)places * KINDS * tiles * LINE_VALUES, 0.f);
   states.assign((size_t)places * (KINDS * tiles * VALUE + LANES), {0.f, 0.f});

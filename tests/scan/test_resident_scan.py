@@ -19,7 +19,8 @@ CASES = {
     "ragged, places go from job to job": (3, 21, 37, 64, 2, 1, 2, True, False),
     "a warp for each of eight lines": (1, 5, 100, 32, 1, 1, 1, True, False),
     "step sizes themselves": (2, 18, 20, 32, 2, 1, 1, False, False),
-    "lanes without a channel": (2, 17, 20, 48, 1, 1, 1, True, False),
+    "lanes without a channel": (2, 17, 20, 40, 1, 1, 1, True, False),
+    "channels of two maps": (3, 17, 20, 48, 3, 1, 2, True, False),
     "half": (2, 17, 33, 32, 1, 2, 2, True, True),
 }
 
@@ -109,12 +110,12 @@ def test_memory_is_kept_for_the_last_shapes():
     made = memory.of(device, (2, 20, 40, 48), 3)
     assert made is memory.of(device, (2, 20, 40, 48), 3)
     assert made is not memory.of(device, (2, 20, 40, 48), 2)  # of another processor or type
-    # Six tiles: three values of 16 lines of two kinds and 32 channels; two jobs a map.
+    # Six tiles: three values of 16 lines of two kinds and 32 channels; three jobs for both maps.
     lines, states, counters = (t.numel() for t in made)
     assert (lines, states, counters) == (
         3 * 6 * 3 * 2 * 32 * 16,
         3 * (6 * 2 * 2 * 32 * 16 + 64),
-        2 * 2 * 2 + 3,
+        3 * 2 + 3,
     )
     for maps in range(3, 11):
         memory.of(device, (maps, 20, 40, 48), 3)
