@@ -1,18 +1,19 @@
 // The scan of maps of state size 1 in one launch; see `resident_scan.py`.
 //
-// A job is 32 channels of a map, or, where a map has an odd multiple of 16, of all maps as if they were one. Its tiles of
-// 16x16 tokens have a program each, all of which are on the chip at once, so that they may wait for each other; several jobs
-// have programs there, in places, and places go from job to job. A thread has 8x4 tokens of a channel in registers. First it
-// finds what its parts of rows and columns, called lines, make of the states that enter them. Then some programs chain all
-// lines of a kind of a channel, and post the states that enter each program's lines. Last it walks again with these states.
-// The next job's values come into shared memory meanwhile.
+// A job is 32 channels of a map, or, where a map has an odd multiple of 16, of all maps as if they were one. Its tiles
+// of 16x16 tokens have a program each, all of which are on the chip at once, so that they may wait for each other;
+// several jobs have programs there, in places, and places go from job to job. A thread has 8x4 tokens of a channel in
+// registers. First it finds what its parts of rows and columns, called lines, make of the states that enter them. Then
+// some programs chain all lines of a kind of a channel, and post the states that enter each program's lines. Last it
+// walks again with these states. The next job's values come into shared memory meanwhile.
 //
-// Programs tell each other values, not that values are there: the last bit of a float is the job's tag, which alternates
-// from job to job of a place, and from launch to launch. It costs half a unit in the last place, and saves the fences.
+// Programs tell each other values, not that values are there: the last bit of a float is the job's tag, which
+// alternates from job to job of a place, and from launch to launch. It costs half a unit in the last place, and saves
+// the fences.
 //
 // Nothing waits for memory but for its latency, and two programs of a processor are for the most part at the same step.
-// So what counts is how long a job takes from its values to its results: few instructions, loads that are all on their way
-// before the first is looked at, and no register spilled. All registers are in use: see `again` and `thread_now`.
+// So what counts is how long a job takes from its values to its results: few instructions, loads that are all on their
+// way before the first is looked at, and no register spilled. All registers are in use: see `again` and `thread_now`.
 //
 // Given by the compiler's command line: CHANNELS, and HALF and SOFTPLUS where they hold.
 
@@ -102,8 +103,8 @@ DEVICE void append(float& decay, float& ahead, float& back, float a, float b, fl
   decay *= a;
 }
 
-// Of the lines of a warp's first N lanes: those up to each lane's as `before` and `ahead`, those from there on as `behind`
-// and `back`.
+// Of the lines of a warp's first N lanes: those up to each lane's as `before` and `ahead`, those from there on as
+// `behind` and `back`.
 template <int N>
 DEVICE void chain(float& before, float& ahead, float& behind, float& back) {
   const int lane = thread_index() & 31;
@@ -203,8 +204,9 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
     arrive_before(&gates[warp], sizeof(to[0]));
 #pragma unroll
     for (int m = 0; m < MAPS; m++)
-      load_box(to[warp][m], sizeof(to[0][0]), map, channel_of(job, m * OF_MAP), s.across * SIDE + warp % ACROSS * COLUMNS,
-               s.down * SIDE + warp / ACROSS * ROWS, map_of(job, m * OF_MAP), &gates[warp]);
+      load_box(to[warp][m], sizeof(to[0][0]), map, channel_of(job, m * OF_MAP),
+               s.across * SIDE + warp % ACROSS * COLUMNS, s.down * SIDE + warp / ACROSS * ROWS, map_of(job, m * OF_MAP),
+               &gates[warp]);
   };
   const auto load_B_and_C = [&](int job, int parity) {
     const int t = thread_now(), lane = t & 31, warp = t >> 5;
@@ -223,7 +225,7 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
     copy_later((warp == 0 ? s.A : warp == 1 ? s.bias : s.D[parity]) + lane,
                (warp == 0 ? A_ : warp == 1 ? bias_ : D_) + parameter, true);
   };
-  const auto finish_loads = [&]() {  // a barrier has to follow
+  const auto finish_loads = [&]() {  // a barrier has to follow; step sizes are over log(2)
     const int t = thread_now();
     wait_for_copies();
 #pragma unroll
@@ -265,7 +267,8 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
       const int t = thread_now(), lane = t & 31, warp = t >> 5, down_ = warp / ACROSS, across = warp % ACROSS;
       const int top = s.down * SIDE + down_ * ROWS, left = s.across * SIDE + across * COLUMNS;
       const int which = lane / OF_MAP;
-      const T *const own_x = &s.x[warp][which][0][lane % OF_MAP], *const own_delta = &s.delta[warp][which][0][lane % OF_MAP];
+      const T* const own_x = &s.x[warp][which][0][lane % OF_MAP];
+      const T* const own_delta = &s.delta[warp][which][0][lane % OF_MAP];
       const float bias = s.bias[lane] * LOG2E, rate = s.A[lane];
       const bool whole = top + ROWS <= h && left + COLUMNS <= w;
       wait_for_gate(&s.for_delta[warp], parity);
