@@ -7,6 +7,7 @@ for the others after each operation, which on a busy machine costs more than the
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import cache
 from threading import Barrier, Lock, current_thread
 from typing import Any, TypeVar
@@ -67,21 +68,31 @@ def on_threads(work: Callable[[Part], Result], parts: Sequence[Part]) -> list[Re
     count = torch.get_num_threads()
     if count == 1 or len(parts) == 1 or current_thread().name.startswith(_NAME):
         return [work(part) for part in parts]
+    results: list[Any] = [None] * len(parts)
+    left = iter(range(len(parts)))  # a thread takes the next when it is free
     inference, grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
-    autocast: dict[str, Any] = {
-        "enabled": torch.is_autocast_enabled("cpu"),
-        "dtype": torch.get_autocast_dtype("cpu"),
-    }
+    autocast = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else None
 
-    def in_mode(part: Part) -> Result:
-        with torch.inference_mode(inference), torch.set_grad_enabled(grad), torch.autocast("cpu", **autocast):
-            return work(part)
+    def run() -> None:
+        with ExitStack() as modes:  # those that a thread is not in anyway: entering each takes a while
+            if inference:
+                modes.enter_context(torch.inference_mode())
+            elif not grad:
+                modes.enter_context(torch.no_grad())
+            if autocast is not None:
+                modes.enter_context(torch.autocast("cpu", autocast))
+            for i in left:
+                results[i] = work(parts[i])
 
     with _starting:
         pool = _pool(count)
-    futures = [pool.submit(in_mode, part) for part in parts]
+    futures = [pool.submit(run) for _ in range(min(count, len(parts)))]
     try:
-        return [future.result() for future in futures]
-    finally:  # nothing of this call may still run, or wait, when it fails
+        for future in futures:
+            future.result()
+    finally:  # no part of this call may begin when it fails
+        for _ in left:
+            pass
         for future in futures:
             future.cancel()
+    return results
