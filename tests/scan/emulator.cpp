@@ -180,14 +180,19 @@ static void launch(int programs, unsigned seed) {
   std::mt19937 random(seed);
   std::vector<int> order(n);
   for (int i = 0; i < n; i++) order[i] = i;
+  std::vector<int> asleep(n / 32, 0);
   for (int left = n, turns = 0; left; turns++) {
     if (turns > 100000) {
       fprintf(stderr, "programs wait for each other forever\n");
       exit(1);
     }
     std::shuffle(order.begin(), order.end(), random);
+    for (int& turns_left : asleep) {  // a warp may be far behind the others of its program
+      if (turns_left) turns_left--;
+      else if (random() % 64 == 0) turns_left = random() % 32;
+    }
     for (int i : order) {
-      if (fibers[i].done) continue;
+      if (fibers[i].done || asleep[i / 32]) continue;
       fiber = i;
       program = i / THREADS;
       thread = i % THREADS;
