@@ -59,7 +59,7 @@ class Memory(OrderedDict[tuple[int, ...], tuple[Tensor, ...]]):
         made = (
             torch.zeros(places * 3 * of_place, device=device),
             torch.zeros(places * (2 * of_place + 64), device=device),
-            torch.zeros(jobs(maps, d) * 2 + places, device=device, dtype=torch.int32),
+            torch.zeros(_jobs(maps, d) * 2 + places, device=device, dtype=torch.int32),
         )
         # A captured launch's zeros come with each replay.
         if device.type != "cuda" or not torch.cuda.is_current_stream_capturing():
@@ -80,9 +80,15 @@ def _tiles(n: int) -> int:
     return -(-n // _SIDE)
 
 
-def jobs(maps: int, channels: int) -> int:
-    """How many jobs of 32 channels: an odd multiple of 16 goes on from map to map."""
-    return -(-maps * channels // 32) if channels % 32 == 16 else maps * -(-channels // 32)
+def _of_map(channels: int) -> int:
+    """Channels in a row of a job that are of one map: an odd multiple of 16 goes on with the next map."""
+    return 16 if channels % 32 == 16 else 32
+
+
+def _jobs(maps: int, channels: int) -> int:
+    """How many jobs of 32 channels."""
+    part = _of_map(channels)
+    return -(-maps * -(-channels // part) * part // 32)
 
 
 def team_of_warps(h: int, w: int) -> int | None:
@@ -206,8 +212,8 @@ def _map(t: Tensor) -> tuple[Any, int]:
     kind = _HALF if t.dtype == torch.float16 else _FLOAT
     sizes = (ctypes.c_uint64 * 4)(*reversed(t.shape))
     strides = (ctypes.c_uint64 * 3)(*(s * t.element_size() for s in reversed(t.stride()[:-1])))
-    part = 16 if t.shape[-1] % 32 == 16 else 32  # channels
-    box, steps = (ctypes.c_uint32 * 4)(part, _COLUMNS, _ROWS, 1), (ctypes.c_uint32 * 4)(1, 1, 1, 1)
+    box = (ctypes.c_uint32 * 4)(_of_map(t.shape[-1]), _COLUMNS, _ROWS, 1)
+    steps = (ctypes.c_uint32 * 4)(1, 1, 1, 1)
     encode = _library("libcuda.so.1").cuTensorMapEncodeTiled
     address = ctypes.c_void_p(t.data_ptr())
     _check(
@@ -241,7 +247,7 @@ def scan(
     maps, h, w, d = x.shape
     B, C = B.float(), C.float()
     tiles = _tiles(h) * _tiles(w)
-    places = min(jobs(maps, d), kernel.resident // tiles)
+    places = min(_jobs(maps, d), kernel.resident // tiles)
     maps_of_values = _map(x), _map(delta)
     tensors = (
         (D if delta_bias is None else delta_bias),
