@@ -16,7 +16,7 @@ SOURCES = Path(resident_scan.__file__).parent
 CASES = {
     "one tile": (1, 16, 16, 32, 1, 1, 1, True, False),
     "one token": (1, 1, 1, 32, 1, 1, 1, True, False),
-    "ragged, places go from job to job": (3, 21, 37, 64, 2, 1, 2, True, False),
+    "ragged, places go from job to job": (3, 21, 20, 64, 2, 1, 2, True, False),
     "a warp for each of eight lines": (1, 5, 100, 32, 1, 1, 1, True, False),
     "step sizes themselves": (2, 18, 20, 32, 2, 1, 1, False, False),
     "lanes without a channel": (2, 17, 20, 40, 1, 1, 1, True, False),
