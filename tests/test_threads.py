@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
 
-from diffmf_cli.threads import on_threads
+from diffmf_cli.threads import in_lanes, on_threads
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +72,67 @@ def test_an_error_comes_back_and_nothing_runs_on():
     with pytest.raises(ValueError, match="part 0"):
         on_threads(work, list(range(200)))
     count = len(done)
+    on_threads(lambda _: None, [0, 1, 2])
+    assert len(done) <= count + 2
+
+
+def lane(name, counts, seen):
+    """Phases of so many parts, each of which looks whether the phase before it was done."""
+    for phase, count in enumerate(counts):
+        done = [0]
+
+        def work(part, phase=phase, done=done):
+            time.sleep(0.001 * (part % 3))
+            with lock:
+                seen.append((name, phase, part))
+                done[0] += 1
+
+        yield work, range(count)
+        assert done == [count]
+
+
+lock = threading.Lock()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_lanes_have_phases_in_order(count):
+    torch.set_num_threads(count)
+    seen, counts = [], {"a": [3, 1, 0, 5], "b": [2, 2], "c": []}
+    try:
+        in_lanes(*(lane(name, sizes, seen) for name, sizes in counts.items()))
+    finally:
+        torch.set_num_threads(3)
+    expected = [(n, i, k) for n, sizes in counts.items() for i, size in enumerate(sizes) for k in range(size)]
+    assert sorted(seen) == expected
+
+
+def test_a_lane_that_waits_leaves_its_threads_to_others(threads):
+    """The first lane's phases have one part each, which waits for parts of the second."""
+    others = threading.Semaphore(0)
+
+    def wait(_part):
+        for _ in range(3):
+            assert others.acquire(timeout=20)
+
+    in_lanes([(wait, [0]), (wait, [0])], [(lambda _: others.release(), range(6))])
+
+
+@pytest.mark.parametrize("where", ["a part", "between"])
+def test_an_error_in_a_lane_comes_back_and_ends_the_others(where):
+    done = []
+
+    def failing():
+        yield (lambda _: 1 / 0) if where == "a part" else print, [""]
+        raise ZeroDivisionError
+
+    def slow(part):
+        time.sleep(0.002)
+        done.append(part)
+
+    with pytest.raises(ZeroDivisionError):
+        in_lanes(failing(), [(slow, range(500))])
+    count = len(done)
+    assert count < 400
     on_threads(lambda _: None, [0, 1, 2])
     assert len(done) <= count + 2
 

@@ -136,13 +136,12 @@ def exp2(x):
     x = max(x, _F(-126.0))
     z = x + _ROUND
     f = x - (z - _ROUND)
-    # Taylor of 2**f on [-1/2, 1/2].
-    p = _F(1.5403530e-4)
-    p = fma(p, f, _F(1.3333558e-3))
-    p = fma(p, f, _F(9.6181291e-3))
-    p = fma(p, f, _F(5.5504109e-2))
-    p = fma(p, f, _F(2.4022651e-1))
-    p = fma(p, f, _F(6.9314718e-1))
+    # Of 2**f on [-1/2, 1/2], with the least largest error, 9e-8.
+    p = _F(1.3264700e-3)
+    p = fma(p, f, _F(9.6715100e-3))
+    p = fma(p, f, _F(5.5507340e-2))
+    p = fma(p, f, _F(2.4022242e-1))
+    p = fma(p, f, _F(6.9314698e-1))
     p = fma(p, f, _F(1.0))
     return _from_bits(_bits(p) + (_bits(z) << _SHIFT))
 

@@ -17,8 +17,9 @@ from diffmf_cli.model.cpu.pointwise_kernels import (
     guide,
     norm,
 )
-from diffmf_cli.model.cpu.product_kernels import CHUNK, add_product, convolve, copy_lanes, linear
-from diffmf_cli.scan.numba_kernels import JIT, LANES, softplus
+from diffmf_cli.model.cpu.product_kernels import CHUNK, add_product, copy_lanes, linear
+from diffmf_cli.model.cpu.winograd_kernels import AT_ONCE, POINTS, TILE, convolve_tiles, transform_row
+from diffmf_cli.scan.numba_kernels import JIT, LANES, put, softplus
 
 _F = np.float32
 _COLUMNS = 262  # of a tile, and two of border: three of its rows fit into the second cache
@@ -387,25 +388,24 @@ def finish_into(
 
 @njit(void(_tokens, int64, int64, int64, int64, _three, _vector, _tokens), **JIT)
 def conv(x, h, w, top, bottom, weight, bias, out):
-    """`Conv3x3` of rows `top` to `bottom`; see `convolve` for `weight`."""
-    c, width = x.shape[1], out.shape[1]
-    ring = np.empty((3, _ROOM, c), np.float32)
-    flat_out = out.reshape(-1)
-    for left in range(0, w, _COLUMNS):
-        count = min(_COLUMNS, w - left)
+    """`Conv3x3` of rows `top` to `bottom`; see `convolve_tiles` for `weight`. `w` is a multiple of 4."""
+    c, columns = x.shape[1], TILE * AT_ONCE
+    line, flat_out = np.empty((columns + 2) * c, np.float32), out.reshape(-1)
+    ring = np.zeros((3, POINTS, AT_ONCE, c), np.float32)
+    sums = np.empty((POINTS, AT_ONCE, out.shape[1]), np.float32)
+    for left in range(0, w, columns):
+        count = min(columns, w - left)
         ready = max(top - 1, 0)
         for r in range(top, bottom):
             while ready <= min(r + 1, h - 1):
-                line = ring[ready % 3]
                 for i in range(count + 2):
                     p = ready * w + min(max(left + i - 1, 0), w - 1)
-                    for j in range(c):
-                        line[i, j] = x[p, j]
+                    put(x[p], line[i * c : (i + 1) * c])
+                transform_row(line, c, count // TILE, ring[ready % 3], 0)
                 ready += 1
             upper, middle, lower = ring[max(r - 1, 0) % 3], ring[r % 3], ring[min(r + 1, h - 1) % 3]
-            upper, middle, lower = upper.reshape(-1), middle.reshape(-1), lower.reshape(-1)
-            at = (r * w + left) * width
-            convolve(upper, middle, lower, 0, c, weight, bias, 0, flat_out, at, count)
+            at = (r * w + left) * out.shape[1]
+            convolve_tiles(upper, middle, lower, count // TILE, weight, bias, 0, flat_out, at, False, sums)
 
 
 @njit(

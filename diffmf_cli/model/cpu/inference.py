@@ -1,14 +1,16 @@
 """The whole network on a CPU, by kernels: what `network` says block by block, for float32 inference.
 
-The kernels work on some rows each, on threads of their own. Every pixel is computed by the same operations in
-the same order wherever the strips lie; only the sums of the channel exchange run over strips, of a size that
-does not depend on the machine. Weights are folded once: gains and layers that follow each other without
-anything between them become one.
+The kernels work on some rows each, on threads of their own. Where memory allows, what need not wait for each
+other goes side by side: the modalities in the extraction, the levels of the spatial exchange. Every pixel is
+computed by the same operations in the same order wherever the strips lie; only the sums of the channel
+exchange run over strips, of a size that does not depend on the machine. Weights are folded once: gains and
+layers that follow each other without anything between them become one.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from diffmf_cli.model.cpu import block_kernels as blocks
 from diffmf_cli.model.cpu import picture_kernels as pictures
 from diffmf_cli.model.cpu.product_kernels import CHUNK
 from diffmf_cli.model.cpu.scan_kernels import scan_in_place, scan_room
+from diffmf_cli.model.cpu.winograd_kernels import winograd_weights
 from diffmf_cli.model.network import (
     MARGIN,
     ChannelExchange,
@@ -31,11 +34,13 @@ from diffmf_cli.model.network import (
     reflected,
 )
 from diffmf_cli.scan.numba_kernels import LANES
-from diffmf_cli.threads import on_threads
+from diffmf_cli.threads import Phase, in_lanes, on_threads
 
 _ROWS = 8  # of a strip at least: lower ones would compute their neighbours' rows too often
 _SUMMED_TOKENS = 2**12  # in a strip of sums
 _KEPT_TOKENS = 2**16  # of a map whose decays stay in a cache: fewer than that are not computed twice
+_TOGETHER = 2**16  # of a picture that takes memory for speed: what need not wait goes side by side;
+_NARROW = 32  # and width of a network that does so always: there it takes 62 bytes a pixel instead of 48
 
 
 def _double(t: Tensor | None) -> np.ndarray:
@@ -80,9 +85,20 @@ def _windows(weight: np.ndarray, bias: np.ndarray, stride: int = 1) -> tuple[np.
     return _float(windows.reshape(3, -1, pixels * outputs)), _float(np.tile(bias, pixels))
 
 
-def _convolution(conv: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+def _parameters(conv: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    """Weight `(outputs, inputs, 3, 3)` and bias."""
     assert isinstance(conv, nn.Conv2d)
-    return _windows(_double(conv.weight), _double(conv.bias), conv.stride[0])
+    return _double(conv.weight), _double(conv.bias)
+
+
+def _convolution(conv: nn.Conv2d) -> tuple[np.ndarray, np.ndarray]:
+    """As `convolve` takes it."""
+    return _windows(*_parameters(conv), conv.stride[0])
+
+
+def _tiled(weight: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A 3x3 convolution `(outputs, inputs, 3, 3)` as `convolve_tiles` takes it, and its bias."""
+    return _float(winograd_weights(weight)), _float(bias)
 
 
 def _shuffled(conv: nn.Conv2d, added: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -90,12 +106,12 @@ def _shuffled(conv: nn.Conv2d, added: np.ndarray | None = None) -> tuple[np.ndar
 
     Each of its inputs shall be larger by what is to be `added`: the border is repeated, so that is a bias.
     """
-    weight = _double(conv.weight).reshape(-1, 2, 2, *conv.weight.shape[1:])
-    bias = _double(conv.bias).reshape(-1, 2, 2)
+    weight, bias = _parameters(conv)
+    weight, bias = weight.reshape(-1, 2, 2, *weight.shape[1:]), bias.reshape(-1, 2, 2)
     if added is not None:
         bias = bias + weight.sum((-2, -1)) @ added
     parts = [
-        _windows(weight[:, k].swapaxes(0, 1).reshape(-1, *weight.shape[3:]), bias[:, k].T.ravel())
+        _tiled(weight[:, k].swapaxes(0, 1).reshape(-1, *weight.shape[3:]), bias[:, k].T.ravel())
         for k in range(2)
     ]
     return _float(np.stack([part[0] for part in parts])), _float(np.stack([part[1] for part in parts]))
@@ -108,8 +124,10 @@ def _depthwise(conv: nn.Module) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _norm(norm: nn.Module) -> tuple[np.ndarray, np.ndarray]:
+    """Scale and shift, after whose ends zeros fill whole `LANES`: kernels read these, too."""
     assert isinstance(norm, nn.LayerNorm)
-    return _float(_double(norm.weight)), _float(_double(norm.bias))
+    scale, shift = (_padded(_double(t), 0)[: t.numel()] for t in (norm.weight, norm.bias))
+    return scale, shift
 
 
 def _linear(linear: nn.Module) -> tuple[np.ndarray, np.ndarray]:
@@ -125,19 +143,19 @@ class _Room:
     Attributes:
         values: what the scan walks through and makes, and whose result the next one overwrites.
         selected: step sizes, B and C.
-        tasks: what each block of channels at work needs for itself.
+        tasks: for each thread, what a block of channels at work needs for itself; of all rooms together.
     """
 
     values: np.ndarray
     selected: np.ndarray
-    tasks: np.ndarray
+    tasks: list[np.ndarray]
 
 
-def _rows(work: Callable[[int, int], Any], h: int, lowest: int = _ROWS) -> None:
-    """Calls `work(top, bottom)` for strips of rows on all threads."""
+def _rows(work: Callable[[int, int], Any], h: int, lowest: int = _ROWS) -> Phase:
+    """`work(top, bottom)` for strips of rows."""
     count = max(1, min(2 * torch.get_num_threads(), h // lowest))
     edges = [h * i // count for i in range(count + 1)]
-    on_threads(lambda i: work(edges[i], edges[i + 1]), range(count))
+    return lambda i: work(edges[i], edges[i + 1]), range(count)
 
 
 class _Scan:
@@ -170,25 +188,23 @@ class _Scan:
         out, out_bias = _linear(ss2d.out_proj)
         self.out, self.out_bias = np.pad(out * gain, [(0, -inner % LANES), (0, 0)]), out_bias * gain
 
-    def _tasks(self, h: int, w: int) -> tuple[int, int, int]:
-        """Columns whose decays a block of channels keeps, the size of its room, and how many are at work."""
-        kept = w if h * w <= _KEPT_TOKENS else min(w, CHUNK)
-        return kept, scan_room(h, w, kept), min(torch.get_num_threads(), len(self.delta))
+    @staticmethod
+    def _kept(h: int, w: int) -> int:
+        """Columns whose decays a block of channels keeps."""
+        return w if h * w <= _KEPT_TOKENS else min(w, CHUNK)
 
     def needs(self, h: int, w: int) -> tuple[int, int, int]:
-        """Sizes of a `_Room` for this."""
-        _, size, at_once = self._tasks(h, w)
-        return self.delta_bias.size * h * w, self.selected * h * w, size * at_once
+        """Sizes of a `_Room` for this; of one thread's task."""
+        task = scan_room(h, w, self._kept(h, w))
+        return self.delta_bias.size * h * w, self.selected * h * w, task
 
     def run(
         self, tokens: np.ndarray, h: int, w: int, layout: tuple[int, int, int, int], room: _Room
-    ) -> np.ndarray:
+    ) -> Generator[Phase, None, np.ndarray]:
         """The scan's result `(d / LANES, h * w, LANES)`, until the next; for `layout` see `prepare`."""
-        kept, size, at_once = self._tasks(h, w)
         values = room.values[: self.delta_bias.size * h * w].reshape(len(self.delta), h * w, LANES)
         selected = room.selected[: self.selected * h * w].reshape(h * w, self.selected)
-        free = [room.tasks[i * size :][:size] for i in range(at_once)]
-        _rows(
+        yield _rows(
             lambda top, bottom: blocks.prepare(
                 tokens, h, w, *layout, top, bottom, *self.prepare, values, selected
             ),
@@ -197,11 +213,11 @@ class _Scan:
 
         def scan(block: int) -> None:
             parameters = self.delta, self.A, self.D, self.delta_bias
-            own = free.pop()
-            scan_in_place(values, selected, *parameters, h, w, block, kept, own)
-            free.append(own)
+            own = room.tasks.pop()
+            scan_in_place(values, selected, *parameters, h, w, block, self._kept(h, w), own)
+            room.tasks.append(own)
 
-        on_threads(scan, range(len(self.delta)))
+        yield scan, range(len(self.delta))
         return values
 
 
@@ -227,10 +243,10 @@ class _Block:
             _float(narrowed_bias * gain),
         )
 
-    def run(self, tokens: np.ndarray, h: int, w: int, room: _Room) -> None:
+    def run(self, tokens: np.ndarray, h: int, w: int, room: _Room) -> Iterator[Phase]:
         """In place."""
-        y = self.scan.run(tokens, h, w, (w, w, 0, 1), room)
-        _rows(lambda top, bottom: blocks.finish(tokens, y, top * w, bottom * w, *self.finish), h, 1)
+        y = yield from self.scan.run(tokens, h, w, (w, w, 0, 1), room)
+        yield _rows(lambda top, bottom: blocks.finish(tokens, y, top * w, bottom * w, *self.finish), h, 1)
 
 
 class _Stem:
@@ -238,8 +254,8 @@ class _Stem:
         self.detail = _convolution(stem.full)
         self.weights = (*self.detail, *_convolution(stem.to_half), *_convolution(stem.to_quarter))
 
-    def run(self, picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
-        _rows(
+    def run(self, picture: np.ndarray, rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> Phase:
+        return _rows(
             lambda top, bottom: pictures.stem(picture, rows, columns, top, bottom, *self.weights, out),
             len(rows) // 4,
         )
@@ -251,19 +267,28 @@ class _Extraction:
     def __init__(self, stage: nn.Module) -> None:
         assert isinstance(stage, DifferenceGuidedExtraction)
         self.ir, self.vis, self.shared = _Block(stage.ir), _Block(stage.vis), _Block(stage.shared)
-        self.conv = _convolution(stage.shared_conv)
+        self.conv = _tiled(*_parameters(stage.shared_conv))
         self.spread = tuple(_float(t) for t in _depthwise(stage.spread))
         (ir, ir_bias), (vis, vis_bias) = (_linear(stage.guide[m]) for m in ("ir", "vis"))
         self.guide = _float(np.stack([ir, -vis])), _float(np.stack([ir_bias, vis_bias]))
 
-    def run(self, ir: np.ndarray, vis: np.ndarray, shared: np.ndarray, h: int, w: int, room: _Room) -> None:
+    def run(
+        self, ir: np.ndarray, vis: np.ndarray, shared: np.ndarray, h: int, w: int, rooms: list[_Room]
+    ) -> None:
         """`shared` `(2, h * w, C)` is overwritten."""
-        for feature, out in zip((ir, vis), shared, strict=True):
-            _rows(lambda *rows, x=feature, out=out: blocks.conv(x, h, w, *rows, *self.conv, out), h)
-            self.shared.run(out, h, w, room)
-        self.ir.run(ir, h, w, room)
-        self.vis.run(vis, h, w, room)
-        _rows(lambda *rows: blocks.guide_both(*shared, h, w, *rows, *self.spread, *self.guide, ir, vis), h)
+
+        def lane(own: _Block, feature: np.ndarray, shared: np.ndarray, room: _Room) -> Iterator[Phase]:
+            yield _rows(lambda *rows: blocks.conv(feature, h, w, *rows, *self.conv, shared), h)
+            yield from self.shared.run(shared, h, w, room)
+            yield from own.run(feature, h, w, room)
+
+        sides = zip((self.ir, self.vis), (ir, vis), shared, (rooms[0], rooms[-1]), strict=True)
+        lanes = [lane(*side) for side in sides]
+        in_lanes(*(lanes if len(rooms) == 2 else [chain(*lanes)]))
+        guide = _rows(
+            lambda *rows: blocks.guide_both(*shared, h, w, *rows, *self.spread, *self.guide, ir, vis), h
+        )
+        in_lanes([guide])
 
 
 class _Channels:
@@ -332,7 +357,7 @@ class _Channels:
         omega = 1 / (1 + np.exp(-(hidden @ second + second_bias))).reshape(2, 1, c)
         weight = _float(np.stack([w for w, _ in self.out]) * 2 * omega)
         bias = _float(np.stack([b for _, b in self.out]) * 2 * omega[:, 0])
-        _rows(
+        read = _rows(
             lambda *rows: blocks.channel_read(
                 ir,
                 vis,
@@ -350,6 +375,7 @@ class _Channels:
             ),
             h,
         )
+        in_lanes([read])
 
 
 class _Space:
@@ -377,7 +403,7 @@ class _Space:
 
     def run(
         self, both: np.ndarray, below: list[np.ndarray], h: int, w: int, room: _Room, out: np.ndarray
-    ) -> None:
+    ) -> Iterator[Phase]:
         """`both` `(h * w * 2, C)` -> `out` `(h * w, C)`, to which the result `below` is added, if any.
 
         There `out` takes its place, since the last two scans need most memory.
@@ -387,8 +413,8 @@ class _Space:
 
         def finish(
             k: int, tokens: np.ndarray, x: tuple[int, int], y: np.ndarray, layout: tuple[int, ...]
-        ) -> None:
-            _rows(
+        ) -> Phase:
+            return _rows(
                 lambda *rows: blocks.finish_into(
                     tokens, *x, y, *layout, w, *rows, *self.finish[k], self.bias, k == 0, out
                 ),
@@ -396,17 +422,17 @@ class _Space:
                 1,
             )
 
-        y = self.scans[0].run(stacked, h, w, (w, w, 0, 1), room)
-        finish(0, stacked, (0, 1), y, (0, w, 1))
+        y = yield from self.scans[0].run(stacked, h, w, (w, w, 0, 1), room)
+        yield finish(0, stacked, (0, 1), y, (0, w, 1))
         if below:
-            _add_doubled(below.pop(), h, w, out)
+            yield _add_doubled(below.pop(), h, w, out)
         below.append(out)
-        y = self.scans[1].run(both, h, 2 * w, (2 * w, 2 * w, 0, 1), room)
+        y = yield from self.scans[1].run(both, h, 2 * w, (2 * w, 2 * w, 0, 1), room)
         for m in range(2):
-            finish(1 + m, both, (m, 2), y, (m, 2 * w, 2))
-        y = self.scans[2].run(both, h, 2 * w, (2 * w, w, 1 - 2 * w, 2), room)
+            yield finish(1 + m, both, (m, 2), y, (m, 2 * w, 2))
+        y = yield from self.scans[2].run(both, h, 2 * w, (2 * w, w, 1 - 2 * w, 2), room)
         for m in range(2):
-            finish(3 + m, both, (m, 2), y, (m * w, 2 * w, 1))
+            yield finish(3 + m, both, (m, 2), y, (m * w, 2 * w, 1))
 
 
 class CpuInference:
@@ -414,7 +440,8 @@ class CpuInference:
 
     def __init__(self, network: DiffMF) -> None:
         decoder: Decoder = network.decoder
-        second, second_bias = _convolution(decoder.residual[2])
+        first, _, second = decoder.residual
+        second_weight, second_bias = _parameters(second)
         self.width = c = network.config.width
         self.stems = _Stem(network.stem_ir), _Stem(network.stem_vis)
         self.extraction = [_Extraction(stage) for stage in network.extraction]
@@ -426,20 +453,14 @@ class CpuInference:
             _Space(network.spatial_exchange[level], share, bias)
             for level, share, bias in zip(("high", "middle", "low"), shares, biases, strict=True)
         ]
-        merge, quartered = _double(decoder.merge.weight), c // 4
-        parts = [
-            _windows(merge[:, i : i + quartered], _double(decoder.merge.bias))
-            for i in range(0, 3 * quartered, quartered)
-        ]
         self.decoder = (
             *self.stems[0].detail,
             *self.stems[1].detail,
-            *_convolution(decoder.residual[0]),
-            second,
+            *_tiled(*_parameters(first)),
+            _float(winograd_weights(second_weight)),
             *_shuffled(decoder.to_half, second_bias),
             *_shuffled(decoder.to_full),
-            *(weight for weight, _ in parts),
-            parts[0][1],
+            *_tiled(*_parameters(decoder.merge)),
             *_convolution(decoder.out),
         )
 
@@ -458,52 +479,71 @@ class CpuInference:
         """Two pictures `(H, W)` -> `out` `(H, W)`."""
         rows, columns = (reflected(n).numpy() for n in ir.shape)
         features = self._features(ir, vis, rows, columns)
-        _rows(
+        decode = _rows(
             lambda *strip: pictures.decode(
                 features, ir, vis, rows, columns, MARGIN, *strip, *self.decoder, out
             ),
             len(rows) // 4,
         )
+        in_lanes([decode])
 
     def _features(self, ir: np.ndarray, vis: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """Stems, the state space part, and the decoder's first convolution: `(h * w, C)`."""
-        h, w = len(rows) // 4, len(columns) // 4
-        size = h * w * self.width
+        h, w, width = len(rows) // 4, len(columns) // 4, self.width
+        size, middle_size, low_size = ((h >> k) * (w >> k) * width for k in range(3))
+        together = h * w <= _TOGETHER or width <= _NARROW
         narrow = self.extraction[0].ir.scan.needs(h, w)
-        wide = [need for k, level in enumerate(self.levels) for need in level.needs(h >> k, w >> k)]
-        values, selected, tasks = np.max([narrow, *wide], 0)
+        wide = [np.max(level.needs(h >> k, w >> k), 0) for k, level in enumerate(self.levels)]
+        high = wide[0][0]  # numbers of values
+        _, selected, task = np.max([narrow, *wide], 0)
         # One piece of memory. In the extraction: what is shared, both features, values. In the exchanges:
-        # what was exchanged, values of two modalities, the result.
-        memory = _empty(max(4 * size + narrow[0], 3 * size + values))
-        shared, features = memory[: 4 * size].reshape(2, 2, h * w, self.width)
-        for stem, picture, feature in zip(self.stems, (ir, vis), features, strict=True):
-            stem.run(picture, rows, columns, feature)
+        # what was exchanged, values of two modalities, the result. What the lower levels need lies behind
+        # that or, where they run before the highest, in the place of its result.
+        places = np.cumsum([2 * middle_size, 2 * low_size, low_size, middle_size, wide[1][0]])
+        exchange = 3 * size + high + places[-1] * together
+        memory = _empty(max(4 * size + narrow[0] * (1 + together), exchange))
+        shared, features = memory[: 4 * size].reshape(2, 2, h * w, width)
+        at_work = min(torch.get_num_threads(), len(self.levels[0].scans[0].delta) * (1 + together))
+        tasks = [_empty(task) for _ in range(at_work)]
+        rooms = [
+            _Room(memory[4 * size + i * narrow[0] :], _empty(selected), tasks) for i in range(1 + together)
+        ]
+        pairs = zip(self.stems, (ir, vis), features, strict=True)
+        in_lanes(*([stem.run(picture, rows, columns, feature)] for stem, picture, feature in pairs))
         ir, vis = features
-        room = _Room(memory[4 * size :], *np.split(_empty(selected + tasks), [selected]))
         for stage in self.extraction:
-            stage.run(ir, vis, shared, h, w, room)
-        both = shared.reshape(-1, self.width)
+            stage.run(ir, vis, shared, h, w, rooms)
+        both = shared.reshape(-1, width)
         self.channels.run(ir, vis, both, h, w)
-        room.values, result = np.split(memory[2 * size :], [-size])
-        # The lower levels fit into that, but for a result that the highest takes while it makes its own.
-        count = [(h >> k) * (w >> k) * self.width for k in range(3)]
-        middle, low, low_result, _ = np.split(result, np.cumsum([2 * count[1], 2 * count[2], count[2]]))
-        levels = [both, middle.reshape(-1, self.width), low.reshape(-1, self.width)]
-        for k in (1, 2):
-            _halve(levels[k - 1], h >> k, w >> k, levels[k])
+        rooms[0].values, result, behind = np.split(memory[2 * size :], [high, high + size])
+        *parts, lower_values, _ = np.split(behind if together else result, places)
+        middle, low, low_result, middle_result = (part.reshape(-1, width) for part in parts)
         below: list[np.ndarray] = []
-        for k, place in ((2, low_result), (1, None), (0, result)):
-            out = (_empty(count[k]) if place is None else place).reshape(-1, self.width)
-            self.levels[k].run(levels[k], below, h >> k, w >> k, room, out)
-        return below.pop()
+
+        def lower(room: _Room) -> Iterator[Phase]:
+            yield _halve(both, h // 2, w // 2, middle)
+            yield _halve(middle, h // 4, w // 4, low)
+            yield from self.levels[2].run(low, below, h // 4, w // 4, room, low_result)
+            # That of the middle stays while the highest makes its own.
+            own = middle_result if together else _empty(middle_size).reshape(-1, width)
+            yield from self.levels[1].run(middle, below, h // 2, w // 2, room, own)
+
+        result = result.reshape(-1, width)
+        if together:
+            rooms[1].values = lower_values
+            in_lanes(self.levels[0].run(both, [], h, w, rooms[0], result), lower(rooms[1]))
+            in_lanes([_add_doubled(below.pop(), h, w, result)])
+        else:
+            in_lanes(chain(lower(rooms[0]), self.levels[0].run(both, below, h, w, rooms[0], result)))
+        return result
 
 
-def _halve(both: np.ndarray, h: int, w: int, out: np.ndarray) -> None:
+def _halve(both: np.ndarray, h: int, w: int, out: np.ndarray) -> Phase:
     """Means of 2x2 tokens, for `h` rows and `w` columns of the result."""
     c = 2 * both.shape[1]
-    _rows(lambda *rows: blocks.halve(both.reshape(-1, c), 2 * w, *rows, out.reshape(-1, c)), h, 1)
+    return _rows(lambda *rows: blocks.halve(both.reshape(-1, c), 2 * w, *rows, out.reshape(-1, c)), h, 1)
 
 
-def _add_doubled(x: np.ndarray, h: int, w: int, out: np.ndarray) -> None:
+def _add_doubled(x: np.ndarray, h: int, w: int, out: np.ndarray) -> Phase:
     """Adds to the `h` rows and `w` columns of `out`."""
-    _rows(lambda *rows: blocks.add_doubled(x, h // 2, w // 2, *rows, out), h, 1)
+    return _rows(lambda *rows: blocks.add_doubled(x, h // 2, w // 2, *rows, out), h, 1)

@@ -3,14 +3,22 @@
 No map of full or half resolution exists in memory: every convolution keeps the last rows of its input in a
 ring of four, and asks for the next row when it needs it. Rows are flat: a pixel of border, the pixels, their
 channels side by side, a pixel of border. Importing this compiles what is not yet in numba's cache. For the
-form of weights see `convolve`; biases are those of a group of pixels.
+form of weights see `convolve` and `convolve_tiles`; biases are those of a group of pixels.
 """
 
 import numpy as np
-from numba import float32, int64, njit, void
+from numba import boolean, float32, int64, njit, void
 
 from diffmf_cli.model.cpu.pointwise_kernels import leaky_relu, sigmoid
 from diffmf_cli.model.cpu.product_kernels import convolve
+from diffmf_cli.model.cpu.winograd_kernels import (
+    AT_ONCE,
+    POINTS,
+    TILE,
+    convolve_tiles,
+    room_for,
+    transform_row,
+)
 from diffmf_cli.scan.numba_kernels import JIT, put
 
 _F = np.float32
@@ -41,21 +49,34 @@ def _convolve(ring, row, last, step, weight, start, start_step, line, first, cou
     convolve(upper, middle, lower, 0, step, weight, start, start_step, line, first, count)
 
 
+@njit(void(_halves, int64, int64, int64, _weight, _flat, _flat, int64, boolean, _weight), **JIT)
+def _convolve_tiles(ring, row, last, tiles, weight, start, line, channels, leaky, sums):
+    """`convolve_tiles` of rows around `row`, of which `last` is the last one, into `line` after its border.
+
+    `start` is a bias, or a line whose numbers are added.
+    """
+    upper, middle, lower = ring[max(row - 1, 0) & 3], ring[row & 3], ring[min(row + 1, last) & 3]
+    width = weight.shape[2]
+    if start.size > width:
+        convolve_tiles(upper, middle, lower, tiles, weight, start[width:], width, line, channels, leaky, sums)
+    else:
+        convolve_tiles(upper, middle, lower, tiles, weight, start, 0, line, channels, leaky, sums)
+
+
 @njit(
-    int64(_tokens, _index, _index, int64, int64, int64, int64, _tokens, _weight, _vector, int64, _tokens),
+    int64(_tokens, _index, _index, int64, int64, int64, int64, _tokens, _weight, _vector, int64, _flat),
     **JIT,
 )
-def _detail_row(picture, rows, columns, first, pixels, row, ready, ring, weight, bias, channels, line_ring):
+def _detail_row(picture, rows, columns, first, pixels, row, ready, ring, weight, bias, channels, line):
     """`Stem.detail` of one row from column `first` on; the next picture's row that the ring lacks."""
     last = rows.size - 1
     while ready <= min(row + 1, last):
-        line, source = ring[ready & 3], picture[rows[ready]]
+        values, source = ring[ready & 3], picture[rows[ready]]
         for i in range(pixels + 2):
-            line[i] = source[columns[min(max(first + i - 1, 0), columns.size - 1)]]
+            values[i] = source[columns[min(max(first + i - 1, 0), columns.size - 1)]]
         ready += 1
     group = bias.size // channels
-    line, count = line_ring[row & 3], pixels // group
-    _convolve(ring, row, last, group, weight, bias, 0, line, channels, count)
+    _convolve(ring, row, last, group, weight, bias, 0, line, channels, pixels // group)
     _activate(line, pixels, channels)
     return ready
 
@@ -125,7 +146,7 @@ def stem(
                         full_weight,
                         full_bias,
                         quartered,
-                        details,
+                        details[next_detail & 3],
                     )
                     next_detail += 1
                 line, count = halves[next_half & 3], pixels // 2 // group
@@ -182,8 +203,6 @@ def stem(
         _halves,
         _tokens,
         _weight,
-        _weight,
-        _weight,
         _vector,
         _weight,
         _vector,
@@ -211,9 +230,7 @@ def decode(
     half_bias,
     full_weight,
     full_bias,
-    merge_own,
-    merge_ir,
-    merge_vis,
+    merge_weight,
     merge_bias,
     out_weight,
     out_bias,
@@ -223,28 +240,35 @@ def decode(
 
     Fills what is in `out` of rows `4 * top` to `4 * bottom` of the padded picture. The bias of its second
     convolution lies in that of the third. The weights before a pixel shuffle are two, of the upper and the
-    lower row; a group holds what lies side by side in a row.
+    lower row. All weights but those of details and of the last convolution are as in `convolve_tiles`.
     """
     c, h, w = first_bias.size, rows.size // 4, columns.size // 4
     height, halved, quartered = 4 * h, c // 2, c // 4
     widest = min(_COLUMNS + 2 * _DECODER_HALO, w)
     inputs = np.empty((4, (widest + 2) * c), np.float32)
-    between, quarters = np.empty_like(inputs), np.empty_like(inputs)
-    halves = np.empty((4, (2 * widest + 2) * halved), np.float32)
-    fulls = np.empty((4, (4 * widest + 2) * quartered), np.float32)
-    ir_details, vis_details, merged = np.empty_like(fulls), np.empty_like(fulls), np.empty_like(fulls)
+    quarter = np.empty((widest + 2) * c, np.float32)
+    half = np.empty((2 * widest + 2) * halved, np.float32)
+    full = np.empty((4 * widest + 2) * quartered, np.float32)
+    merged = np.empty((4, full.size), np.float32)
     ir_rows, vis_rows = (
         np.empty((4, 4 * widest + 2), np.float32),
         np.empty((4, 4 * widest + 2), np.float32),
     )
     result = np.empty(4 * widest, np.float32)
-    half_group, full_group = full_bias.shape[1] // (2 * quartered), merge_bias.size // quartered
+    # Rows as convolutions take them; pixels beyond their ends are computed, but not used.
+    inputs_tiles = np.zeros((4, POINTS, room_for(widest), c), np.float32)
+    between_tiles, quarter_tiles = np.zeros_like(inputs_tiles), np.zeros_like(inputs_tiles)
+    half_tiles = np.zeros((4, POINTS, room_for(2 * widest), halved), np.float32)
+    full_tiles = np.zeros((4, POINTS, room_for(4 * widest), 3 * quartered), np.float32)
+    c_sums = np.empty((POINTS, AT_ONCE, c), np.float32)
+    half_sums = np.empty((POINTS, AT_ONCE, halved), np.float32)
+    quarter_sums = np.empty((POINTS, AT_ONCE, quartered), np.float32)
     out_group = out_bias.size
     for left in range(0, w, _COLUMNS):
         right = min(left + _COLUMNS, w)
         start, end = max(left - _DECODER_HALO, 0), min(right + _DECODER_HALO, w)
         width = end - start
-        pixels = 4 * width
+        tiles, pixels = width // TILE, 4 * width
         next_merged, next_full = max(4 * top - 1, 0), max(4 * top - 2, 0)
         next_half, next_quarter = max(2 * top - 2, 0), max(top - 2, 0)
         next_between, next_input = max(top - 3, 0), max(top - 4, 0)
@@ -265,49 +289,71 @@ def decode(
                                         pixel = features[next_input * w + start + i]
                                         put(pixel, line[(i + 1) * c : (i + 2) * c])
                                     _border(line, width, c)
+                                    transform_row(line, c, tiles, inputs_tiles[next_input & 3], 0)
                                     next_input += 1
-                                line = between[next_between & 3]
-                                _convolve(
-                                    inputs,
+                                _convolve_tiles(
+                                    inputs_tiles,
                                     next_between,
                                     h - 1,
-                                    c,
+                                    tiles,
                                     first_weight,
                                     first_bias,
-                                    0,
-                                    line,
+                                    quarter,
                                     c,
-                                    width,
+                                    True,
+                                    c_sums,
                                 )
-                                _activate(line, width, c)
+                                _border(quarter, width, c)
+                                transform_row(quarter, c, tiles, between_tiles[next_between & 3], 0)
                                 next_between += 1
-                            line = quarters[next_quarter & 3]
                             own = inputs[next_quarter & 3]
-                            _convolve(between, next_quarter, h - 1, c, second_weight, own, c, line, c, width)
-                            _border(line, width, c)
+                            _convolve_tiles(
+                                between_tiles,
+                                next_quarter,
+                                h - 1,
+                                tiles,
+                                second_weight,
+                                own,
+                                quarter,
+                                c,
+                                False,
+                                c_sums,
+                            )
+                            _border(quarter, width, c)
+                            transform_row(quarter, c, tiles, quarter_tiles[next_quarter & 3], 0)
                             next_quarter += 1
                         for k in range(2):
-                            line = halves[next_half & 3]
-                            _convolve(
-                                quarters, q, h - 1, c, half_weight[k], half_bias[k], 0, line, halved, width
+                            _convolve_tiles(
+                                quarter_tiles,
+                                q,
+                                h - 1,
+                                tiles,
+                                half_weight[k],
+                                half_bias[k],
+                                half,
+                                halved,
+                                True,
+                                c_sums,
                             )
-                            _activate(line, 2 * width, halved)
+                            _border(half, 2 * width, halved)
+                            transform_row(half, halved, 2 * tiles, half_tiles[next_half & 3], 0)
                             next_half += 1
                     for k in range(2):
-                        line, count = fulls[next_full & 3], 2 * width // half_group
-                        _convolve(
-                            halves,
+                        last = height // 2 - 1
+                        _convolve_tiles(
+                            half_tiles,
                             p,
-                            height // 2 - 1,
-                            half_group * halved,
+                            last,
+                            2 * tiles,
                             full_weight[k],
                             full_bias[k],
-                            0,
-                            line,
+                            full,
                             quartered,
-                            count,
+                            True,
+                            half_sums,
                         )
-                        _activate(line, pixels, quartered)
+                        _border(full, pixels, quartered)
+                        transform_row(full, quartered, 4 * tiles, full_tiles[next_full & 3], 0)
                         next_full += 1
                 while next_detail <= min(next_merged + 1, height - 1):
                     ir_ready = _detail_row(
@@ -322,8 +368,9 @@ def decode(
                         ir_weight,
                         ir_bias,
                         quartered,
-                        ir_details,
+                        full,
                     )
+                    transform_row(full, quartered, 4 * tiles, full_tiles[next_detail & 3], quartered)
                     vis_ready = _detail_row(
                         vis,
                         rows,
@@ -336,15 +383,24 @@ def decode(
                         vis_weight,
                         vis_bias,
                         quartered,
-                        vis_details,
+                        full,
                     )
+                    transform_row(full, quartered, 4 * tiles, full_tiles[next_detail & 3], 2 * quartered)
                     next_detail += 1
-                line, count, step = merged[next_merged & 3], pixels // full_group, full_group * quartered
-                last = height - 1
-                _convolve(fulls, next_merged, last, step, merge_own, merge_bias, 0, line, quartered, count)
-                for ring, weight in ((ir_details, merge_ir), (vis_details, merge_vis)):
-                    _convolve(ring, next_merged, last, step, weight, line, step, line, quartered, count)
-                _activate(line, pixels, quartered)
+                line = merged[next_merged & 3]
+                _convolve_tiles(
+                    full_tiles,
+                    next_merged,
+                    height - 1,
+                    4 * tiles,
+                    merge_weight,
+                    merge_bias,
+                    line,
+                    quartered,
+                    True,
+                    quarter_sums,
+                )
+                _border(line, pixels, quartered)
                 next_merged += 1
             if margin <= row < margin + out.shape[0]:
                 count = pixels // out_group

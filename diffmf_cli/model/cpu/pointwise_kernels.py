@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import float32, int64, njit, types, void
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from diffmf_cli.model.cpu.lanes import Lanes, loop
@@ -16,25 +17,7 @@ from diffmf_cli.scan.numba_kernels import JIT, LANES, exp2, fma
 _F = np.float32
 _LOG2E = _F(1.4426950408889634)
 _EPSILON = _F(1e-5)  # of nn.LayerNorm
-# Sums only: nothing inlined here holds the rounding trick of `exp2`, and no store can alias.
-_SUM = {"fastmath": {"nnan", "ninf", "nsz", "reassoc", "contract"}, "error_model": "numpy"}
 _tokens, _vector = float32[:, ::1], float32[::1]
-
-
-@njit(**_SUM)
-def _mean(x):
-    total = _F(0)
-    for j in range(x.size):
-        total += x[j]
-    return total / _F(x.size)
-
-
-@njit(**_SUM)
-def _inverse_deviation(x, mean):
-    total = _F(0)
-    for j in range(x.size):
-        total += (x[j] - mean) * (x[j] - mean)
-    return _F(1) / np.sqrt(total / _F(x.size) + _EPSILON)
 
 
 @njit(inline="always")
@@ -43,46 +26,131 @@ def _sigmoid(x):
     return (_F(1) if x >= _F(0) else e) / (_F(1) + e)
 
 
+def _norm(tokens: int, gated: bool) -> Any:
+    @intrinsic
+    def normed(
+        typing_context: Any, x: Any, gates: Any, token: Any, scale: Any, shift: Any, channels: Any, out: Any
+    ) -> Any:
+        """`norm`, or `gate`, of `tokens` tokens, one or four, from `token` on."""
+
+        def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
+            lanes = Lanes(build)
+            x, gates, scale, shift, out = (
+                context.make_array(signature.args[i])(context, build, args[i]) for i in (0, 1, 3, 4, 6)
+            )
+            token, width = args[2], build.extract_value(x.shape, 1)
+            numbers, word = ir.VectorType(ir.FloatType(), tokens), ir.IntType(32)
+
+            def constant(value: int) -> Any:
+                return ir.Constant(token.type, value)
+
+            def several(value: float) -> Any:
+                return ir.Constant(numbers, [float(np.float32(value))] * tokens)
+
+            def repeated(one: Any) -> Any:
+                one = build.sitofp(one, ir.FloatType())
+                first = build.insert_element(several(0), one, ir.Constant(word, 0))
+                zeros = ir.Constant(ir.VectorType(word, tokens), [0] * tokens)
+                return build.shuffle_vector(first, first, zeros)
+
+            vectors = build.sdiv(width, constant(LANES))
+            firsts = [build.mul(build.add(token, constant(t)), width) for t in range(tokens)]
+            share = build.fdiv(several(1), repeated(args[5]))
+            empty = repeated(build.sub(width, args[5]))
+
+            def places(vector: Any) -> list[Any]:
+                at = build.mul(vector, constant(LANES))
+                return [build.add(first, at) for first in firsts]
+
+            def add(vector: Any, sums: list[Any]) -> list[Any]:
+                values = [lanes.load(x.data, place) for place in places(vector)]
+                return [lanes.add(total, value) for total, value in zip(sums, values, strict=True)]
+
+            nothing = [lanes.constant(0)] * tokens
+            mean = build.fmul(lanes.totals(loop(build, vectors, nothing, add)), share)
+            means = [lanes.lane(mean, t) for t in range(tokens)]
+
+            def add_square(vector: Any, sums: list[Any]) -> list[Any]:
+                values = [lanes.load(x.data, place) for place in places(vector)]
+                away = [lanes.sub(value, mean) for value, mean in zip(values, means, strict=True)]
+                return [lanes.fma(d, d, total) for total, d in zip(sums, away, strict=True)]
+
+            squares = lanes.totals(loop(build, vectors, nothing, add_square))
+            squares = build.fsub(squares, build.fmul(empty, build.fmul(mean, mean)))
+            variance = build.fadd(build.fmul(squares, share), several(_EPSILON))
+            kind = ir.FunctionType(numbers, [numbers])
+            root = cgutils.get_or_insert_function(build.module, kind, f"llvm.sqrt.v{tokens}f32")
+            inverse = build.fdiv(several(1), build.call(root, [variance]))
+            inverses = [lanes.lane(inverse, t) for t in range(tokens)]
+
+            def write(vector: Any, entered: list[Any]) -> list[Any]:
+                at = build.mul(vector, constant(LANES))
+                factor, offset = lanes.load(scale.data, at), lanes.load(shift.data, at)
+                for place, mean, inverse in zip(places(vector), means, inverses, strict=True):
+                    value = lanes.mul(lanes.sub(lanes.load(x.data, place), mean), inverse)
+                    value = lanes.fma(value, factor, offset)
+                    if gated:
+                        value = lanes.mul(value, lanes.silu(lanes.load(gates.data, place)))
+                    lanes.store(value, out.data, place)
+                return entered
+
+            loop(build, vectors, [], write)
+            return context.get_dummy_value()
+
+        i = types.intp
+        return types.void(x, gates, i, scale, shift, i, out), generate
+
+    return normed
+
+
+_one_normed, _four_normed = (_norm(tokens, False) for tokens in (1, 4))
+_one_gated, _four_gated = (_norm(tokens, True) for tokens in (1, 4))
+
+
 @njit(void(_tokens, _vector, _vector, _tokens), **JIT)
 def norm(x, scale, shift, out):
-    """`out = LayerNorm(x)`."""
-    for p in range(x.shape[0]):
-        token, result = x[p], out[p]
-        mean = _mean(token)
-        inverse = _inverse_deviation(token, mean)
-        for j in range(token.size):
-            result[j] = fma((token[j] - mean) * inverse, scale[j], shift[j])
+    """`out = LayerNorm(x)`, of channels that fill whole `LANES`."""
+    count, channels = x.shape
+    for p in range(0, count - 3, 4):
+        _four_normed(x, x, p, scale, shift, channels, out)
+    for p in range(count // 4 * 4, count):
+        _one_normed(x, x, p, scale, shift, channels, out)
 
 
 @njit(void(_tokens, _tokens, _vector, _vector), **JIT)
 def gate(y, z, scale, shift):
-    """`y = LayerNorm(y) * SiLU(z)`; of as many channels as `scale` has, those after it stay."""
-    channels = scale.size
-    for p in range(y.shape[0]):
-        token, gates = y[p, :channels], z[p, :channels]
-        mean = _mean(token)
-        inverse = _inverse_deviation(token, mean)
-        for j in range(channels):
-            g = gates[j]
-            token[j] = fma((token[j] - mean) * inverse, scale[j], shift[j]) * (g * _sigmoid(g))
+    """`y = LayerNorm(y) * SiLU(z)`, of as many channels as `scale` has.
+
+    Up to whole `LANES`, zeros follow in `y` and, after their ends, in `scale` and `shift`.
+    """
+    for p in range(0, y.shape[0] - 3, 4):
+        _four_gated(y, z, p, scale, shift, scale.size, y)
+    for p in range(y.shape[0] // 4 * 4, y.shape[0]):
+        _one_gated(y, z, p, scale, shift, scale.size, y)
+
+
+@intrinsic
+def _gelu(typing_context: Any, x: Any) -> Any:
+    def generate(context: Any, build: Any, signature: Any, args: Any) -> Any:
+        lanes = Lanes(build)
+        x = context.make_array(signature.args[0])(context, build, args[0])
+
+        def step(i: Any, entered: list[Any]) -> list[Any]:
+            at = build.mul(i, ir.Constant(i.type, LANES))
+            lanes.store(lanes.gelu(lanes.load(x.data, at)), x.data, at)
+            return entered
+
+        size = build.mul(*(build.extract_value(x.shape, k) for k in range(2)))
+        loop(build, build.sdiv(size, ir.Constant(size.type, LANES)), [], step)
+        return context.get_dummy_value()
+
+    return types.void(x), generate
 
 
 @njit(void(_tokens), **JIT)
 def gelu(x):
-    """`x = GELU(x)`, erf by Abramowitz & Stegun 7.1.26 to 2e-7."""
-    for p in range(x.shape[0]):
-        token = x[p]
-        for j in range(token.size):
-            value = token[j]
-            half = abs(value) * _F(0.7071067811865476)
-            t = _F(1) / fma(half, _F(0.3275911), _F(1))
-            q = _F(1.061405429)
-            q = fma(q, t, _F(-1.453152027))
-            q = fma(q, t, _F(1.421413741))
-            q = fma(q, t, _F(-0.284496736))
-            q = fma(q, t, _F(0.254829592))
-            tail = _F(0.5) * q * t * exp2(-half * half * _LOG2E)
-            token[j] = value * (_F(1) - tail if value >= _F(0) else tail)
+    """`x = GELU(x)`, of channels that fill whole `LANES`."""
+    _gelu(x)
 
 
 @njit(void(_tokens, _tokens), **JIT)

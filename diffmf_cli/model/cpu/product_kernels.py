@@ -23,7 +23,33 @@ def _registers() -> tuple[int, int]:
     return (8, 3) if "+avx512f" in features else (6, 1)
 
 
-_ROWS, _VECTORS = _registers()
+ROWS, VECTORS = _registers()
+
+
+def multiply(
+    lanes: Lanes,
+    x: Any,
+    rows: list[Any],
+    depth: Any,
+    weight: Any,
+    first: Any,
+    width: Any,
+    sums: list[Any],
+) -> list[Any]:
+    """`sums`, a few vectors for each row, and the product of `depth` numbers of each with lines of `weight`.
+
+    Rows begin at those numbers of `x`, lines at number `first` of `weight` and `width` numbers apart.
+    """
+    build, vectors = lanes.build, len(sums) // len(rows)
+
+    def step(k: Any, sums: list[Any]) -> list[Any]:
+        line = build.add(first, build.mul(k, width))
+        places = [build.add(line, ir.Constant(line.type, v * lanes.count)) for v in range(vectors)]
+        columns = [lanes.load(weight, place) for place in places]
+        ones = [lanes.everywhere(x, build.add(row, k)) for row in rows]
+        return [lanes.fma(ones[i // vectors], columns[i % vectors], total) for i, total in enumerate(sums)]
+
+    return loop(build, depth, sums, step)
 
 
 def _tile(rows: int, vectors: int) -> Any:
@@ -65,15 +91,9 @@ def _tile(rows: int, vectors: int) -> Any:
             outs = [place for line in lines(args[9], args[10]) for place in places(line)]
             depth, width = build.extract_value(weight.shape, 0), build.extract_value(weight.shape, 1)
 
-            def step(k: Any, sums: list[Any]) -> list[Any]:
-                columns = [lanes.load(weight.data, place) for place in places(build.mul(k, width))]
-                ones = [lanes.everywhere(x.data, build.add(line, k)) for line in xs]
-                return [
-                    lanes.fma(ones[i // vectors], columns[i % vectors], total) for i, total in enumerate(sums)
-                ]
-
-            entered = [lanes.load(start.data, place) for place in starts]
-            for total, place in zip(loop(build, depth, entered, step), outs, strict=True):
+            sums = [lanes.load(start.data, place) for place in starts]
+            sums = multiply(lanes, x.data, xs, depth, weight.data, args[4], width, sums)
+            for total, place in zip(sums, outs, strict=True):
                 lanes.store(total, out.data, place)
             return context.get_dummy_value()
 
@@ -84,8 +104,8 @@ def _tile(rows: int, vectors: int) -> Any:
     return tile
 
 
-_rows_1, _rows_2, _rows_3 = (_tile(_ROWS, v) for v in (1, 2, 3))
-_half_1, _half_2, _half_3 = (_tile(_ROWS // 2, v) for v in (1, 2, 3))
+_rows_1, _rows_2, _rows_3 = (_tile(ROWS, v) for v in (1, 2, 3))
+_half_1, _half_2, _half_3 = (_tile(ROWS // 2, v) for v in (1, 2, 3))
 _row_1, _row_2, _row_3 = (_tile(1, v) for v in (1, 2, 3))
 _flat, _tokens = float32[::1], float32[:, ::1]
 
@@ -100,12 +120,12 @@ def add_product(x, x_first, x_step, weight, start, start_first, start_step, out,
     column = 0
     while column < weight.shape[1]:
         left = (weight.shape[1] - column) // LANES
-        vectors = min(2 if left == 4 else left, _VECTORS)
+        vectors = min(2 if left == 4 else left, VECTORS)
         i = 0
         while i < count:
-            rows = _ROWS if i + _ROWS <= count else _ROWS // 2 if i + _ROWS // 2 <= count else 1
+            rows = ROWS if i + ROWS <= count else ROWS // 2 if i + ROWS // 2 <= count else 1
             a, b, c = x_first + i * x_step, start_first + i * start_step, out_first + i * out_step
-            if rows == _ROWS:
+            if rows == ROWS:
                 if vectors == 3:
                     _rows_3(x, a, x_step, weight, column, start, b, start_step, out, c, out_step)
                 elif vectors == 2:

@@ -53,7 +53,10 @@ def test_agrees_with_torch(pictures, config, size):
     assert 0 < (got - expected).abs().max() < 1e-5
 
 
-def test_shipped_widths_agree_with_float64(pictures, monkeypatch):
+@pytest.mark.parametrize("small", [2**16, 0], ids=["as small ones", "as large ones"])
+def test_shipped_widths_agree_with_float64(pictures, monkeypatch, small):
+    for limit in ("_KEPT_TOKENS", "_TOGETHER"):
+        monkeypatch.setattr(inference, limit, small)
     model = made(Config(width=64, extraction=1))
     ir, vis = pictures(70, 90)
     got = fuse(model, ir, vis)
@@ -64,9 +67,11 @@ def test_shipped_widths_agree_with_float64(pictures, monkeypatch):
     assert (exact - got.double()).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("kept", [2**16, 2**11], ids=["decays kept", "the highest level's not"])
+@pytest.mark.parametrize("kept", [2**16, 2**11], ids=["as small ones", "as large ones"])
 def test_does_not_depend_on_the_number_of_threads(network, pictures, kept, monkeypatch):
-    monkeypatch.setattr(inference, "_KEPT_TOKENS", kept)
+    for limit in ("_KEPT_TOKENS", "_TOGETHER"):
+        monkeypatch.setattr(inference, limit, kept)
+    monkeypatch.setattr(inference, "_NARROW", 0)
     ir, vis = pictures(300, 200)
     before, results = torch.get_num_threads(), []
     try:
@@ -81,7 +86,8 @@ def test_does_not_depend_on_the_number_of_threads(network, pictures, kept, monke
 
 def test_memory_of_a_large_picture(pictures, monkeypatch):
     """Bytes a pixel: 103 of maps, the rest is the border and what each thread needs, which grow slower."""
-    monkeypatch.setattr(inference, "_KEPT_TOKENS", 0)  # as where a picture has more
+    for limit in ("_KEPT_TOKENS", "_TOGETHER"):  # as where a picture has more
+        monkeypatch.setattr(inference, limit, 0)
     kernels = inference.CpuInference(made(Config(width=64, extraction=1)))
     ir, vis = pictures(792, 1000)
     before = torch.get_num_threads()
