@@ -28,6 +28,7 @@ _GRAPHS = 8  # of sizes that are kept
 _GRAPH_SHARE = 0.25  # of the device's memory that they may hold
 _RUN = 8  # pixels of a row that a depthwise convolution slides over
 _CHANNELS = 16  # of a program of it
+_TOGETHER = 2**16  # tokens of a map up to which a stage's maps go together; larger ones fill the device
 _WIDEST = 64  # width whose tiles fit into registers
 
 
@@ -522,12 +523,20 @@ def _halved(x: Tensor) -> Tensor:
 
 @dataclass
 class _Stage:
-    """A stage of the extraction."""
+    """A stage of the extraction; its blocks are there twice, all in one and the shared ones apart."""
 
     convolution: _Convolution
+    blocks: _Blocks
     own: _Blocks
     shared: _Blocks
     guide: _Guide
+
+    def run(self, features: Tensor, batch: int) -> None:
+        """`(4 B, h, w, C)`, in place: what both modalities have, and room for what they share."""
+        own, shared = features.chunk(2)
+        self.convolution(own[None], shared[None])
+        self.blocks(features, batch, features)
+        self.guide(own, self.guide.difference(shared, batch), batch)
 
     def difference(self, own: Tensor, shared: Tensor, batch: int) -> Tensor:
         """What guides, `(B, h, w, C)`; fills `shared` with the shared features of `own`: `(2 B, h, w, C)`."""
@@ -608,6 +617,7 @@ class CudaInference:
         self._stages = [
             _Stage(
                 _Convolution(weights, [stage.shared_conv]),
+                _Blocks(weights, [stage.ir, stage.vis, stage.shared], c),
                 _Blocks(weights, [stage.ir, stage.vis], c),
                 _Blocks(weights, [stage.shared], c),
                 _Guide(weights, stage.spread, stage.guide),
@@ -718,7 +728,7 @@ class CudaInference:
 
     def _blocks(self) -> Iterator[_Blocks]:
         for stage in self._stages:
-            yield from (stage.own, stage.shared)
+            yield from (stage.blocks, stage.own, stage.shared)
         for level in self._levels:
             yield from (level.stack, level.wide)
 
@@ -766,8 +776,10 @@ class CudaInference:
             BC=_power(quarter),
         )
         half = self._stem_half(parts[1:], empty(2, batch, height // 2, width // 2, c // 2), leaky=True)
-        features = self._stem_quarter(half, empty(2, batch, height // 4, width // 4, c)).flatten(0, 1)
-        del half
+        features = empty(4 * batch, height // 4, width // 4, c)
+        own = features[: 2 * batch].unflatten(0, (2, batch))
+        self._stem_quarter(half, own)
+        del half, own
         features = self._extract(features, batch)
         self._exchange_channels(features, batch)
         x = self._exchange_space(features, batch)[None]
@@ -796,10 +808,14 @@ class CudaInference:
         )
         return out
 
-    def _extract(self, own: Tensor, batch: int) -> Tensor:
-        """All stages: `(2 B, h, w, C)`, infrared pictures before visible ones."""
-        shared = torch.empty_like(own)
+    def _extract(self, features: Tensor, batch: int) -> Tensor:
+        """All stages of `(4 B, h, w, C)`, infrared pictures, visible ones, and room: `(2 B, h, w, C)`."""
+        own, shared = features.chunk(2)
+        _, h, w, _ = own.shape
         for stage in self._stages:
+            if h * w <= _TOGETHER:
+                stage.run(features, batch)
+                continue
             difference = self._fork(0, partial(stage.difference, own, shared, batch))
             extracted = stage.own(own, batch, torch.empty_like(own))  # the shared part reads `own` meanwhile
             self._join(0)

@@ -9,7 +9,7 @@ from copy import deepcopy
 
 import torch
 from diffmf_cli import scan
-from diffmf_cli.model.cuda.inference import CudaInference
+from diffmf_cli.model.cuda import inference
 from diffmf_cli.model.network import SS2D, Config, DiffMF
 from diffmf_cli.scan import triton_scan
 
@@ -35,10 +35,11 @@ def results():
             for block in network.modules():
                 if isinstance(block, SS2D):
                     block.select.weight[block.rank :] *= loudness
-        yield deepcopy(network), [
-            CudaInference(network, t).launch_all(pictures[:, :n].contiguous())
-            for t, n in ((torch.float32, 2), (torch.float16, 1))
-        ]
+        made = []
+        for dtype, count, inference._TOGETHER in ((torch.float32, 2, 2**16), (torch.float16, 1, 0)):
+            fast = inference.CudaInference(network, dtype)
+            made.append(fast.launch_all(pictures[:, :count].contiguous()))
+        yield deepcopy(network), made
 
 
 made = list(results())
@@ -94,7 +95,9 @@ def exact(network, ir, vis, monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize("size", [(2, 101, 135), (1, 33, 17), (3, 5, 1)], ids=str)
-def test_agrees_with_float64(cuda, network, pictures, monkeypatch, size, dtype):
+@pytest.mark.parametrize("together", [2**16, 0], ids=["a stage's maps together", "apart"])
+def test_agrees_with_float64(cuda, network, pictures, monkeypatch, size, dtype, together):
+    monkeypatch.setattr(cuda, "_TOGETHER", together)
     batch, h, w = size
     ir, vis = pictures(h, w, batch)
     expected = exact(network, ir, vis, monkeypatch)
