@@ -4,7 +4,7 @@ typedef unsigned short T;  // the bits of a float16
 #else
 typedef float T;
 #endif
-typedef unsigned long long Gate;  // opens when all have arrived, and the bytes that they expect
+typedef unsigned long long Gate;  // opens when someone has arrived, and the bytes that it expects
 struct alignas(64) Map { unsigned long long opaque[16]; };  // CUtensorMap
 
 #define DEVICE static __device__ __forceinline__
@@ -70,11 +70,10 @@ DEVICE void copy_later(float* to, const float* source, bool inside) {
                ::"r"(shared_address(to)), "l"(source), "r"(inside ? 4 : 0) : "memory");
 }
 DEVICE void wait_for_copies() { asm volatile("cp.async.wait_all;" ::: "memory"); }
-DEVICE void make_gate(Gate* g, int arrivals) {
-  asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(shared_address(g)), "r"(arrivals) : "memory");
+DEVICE void make_gate(Gate* g) {
+  asm volatile("mbarrier.init.shared.b64 [%0], 1;" ::"r"(shared_address(g)) : "memory");
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
-DEVICE void arrive(Gate* g) { asm volatile("mbarrier.arrive.shared.b64 _, [%0];" ::"r"(shared_address(g)) : "memory"); }
 DEVICE void wait_for_gate(Gate* g, int parity) {
   asm volatile(
       "{\n.reg .pred p;\nagain:\nmbarrier.try_wait.parity.shared.b64 p, [%0], %1;\n@p bra done;\nbra again;\ndone:\n}"

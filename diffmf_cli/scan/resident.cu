@@ -50,7 +50,7 @@ struct Shared {
   float B[MAPS][WARPS][ROWS][COLUMNS], C[2][MAPS][WARPS][ROWS][COLUMNS];
   float4 of_warps[WARPS];  // that chain: decay, ahead, back
   float A[LANES], bias[LANES], D[2][LANES];
-  Gate for_delta[WARPS], for_x[WARPS], lines_read;
+  Gate for_delta[WARPS], for_x[WARPS];
   int tile, down, across;  // of this program
   int shift[KINDS];        // of the number of threads that share a position's lines
 };
@@ -198,20 +198,21 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
   float2* const states = states_ + place * (KINDS * tiles * VALUE + LANES);
   float* const starts = (float*)(states + KINDS * tiles * VALUE);
 
-  const auto load = [&](T(*to)[MAPS][ROWS * COLUMNS][OF_MAP], const Map& map, Gate* gates, int job) {
+  const auto load = [&](T(*to)[MAPS][ROWS * COLUMNS][OF_MAP], const Map& map, Gate* gates, int job, int down,
+                        int across) {
     const int t = thread_now(), warp = t >> 5;
     if (t & 31) return;
     arrive_before(&gates[warp], sizeof(to[0]));
 #pragma unroll
     for (int m = 0; m < MAPS; m++)
       load_box(to[warp][m], sizeof(to[0][0]), map, channel_of(job, m * OF_MAP),
-               s.across * SIDE + warp % ACROSS * COLUMNS, s.down * SIDE + warp / ACROSS * ROWS, map_of(job, m * OF_MAP),
+               across * SIDE + warp % ACROSS * COLUMNS, down * SIDE + warp / ACROSS * ROWS, map_of(job, m * OF_MAP),
                &gates[warp]);
   };
-  const auto load_B_and_C = [&](int job, int parity) {
+  const auto load_B_and_C = [&](int job, int parity, int down, int across) {
     const int t = thread_now(), lane = t & 31, warp = t >> 5;
-    const int row = s.down * SIDE + warp / ACROSS * ROWS + lane / COLUMNS;
-    const int column = s.across * SIDE + warp % ACROSS * COLUMNS + lane % COLUMNS;
+    const int row = down * SIDE + warp / ACROSS * ROWS + lane / COLUMNS;
+    const int column = across * SIDE + warp % ACROSS * COLUMNS + lane % COLUMNS;
 #pragma unroll
     for (int m = 0; m < MAPS; m++) {
       const int map = map_of(job, m * OF_MAP);
@@ -232,20 +233,20 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
     for (int m = 0; m < MAPS; m++) (&s.B[m][0][0][0])[t] *= LN2;
   };
   {  // each warp for itself: the first values are asked for before all else
-    const int t = thread_index(), warp = t >> 5;
+    const int t = thread_index(), warp = t >> 5, tile = program_index() - place * tiles;
+    const int down = tile / wide, across = tile % wide;
     if ((t & 31) == 0) {
-      s.tile = program_index() - place * tiles;
-      s.down = s.tile / wide;
-      s.across = s.tile % wide;
-      make_gate(&s.for_delta[warp], 1);
-      make_gate(&s.for_x[warp], 1);
+      make_gate(&s.for_delta[warp]);
+      make_gate(&s.for_x[warp]);
     }
     sync_warp();
-    load(s.delta, map_delta, s.for_delta, place);
-    load_B_and_C(place, 0);
-    load(s.x, map_x, s.for_x, place);
+    load(s.delta, map_delta, s.for_delta, place, down, across);
+    load_B_and_C(place, 0, down, across);
+    load(s.x, map_x, s.for_x, place, down, across);
     if (t == 0) {
-      make_gate(&s.lines_read, WARPS);
+      s.tile = tile;
+      s.down = down;
+      s.across = across;
       for (int kind = 0; kind < KINDS; kind++) {
         int shift = 0;
         while ((kind ? wide : high) * SIDE << (shift + 1) <= 32 * team_warps) shift++;
@@ -254,7 +255,6 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
     }
     finish_loads();
     sync_program();
-    if ((t & 31) == 0) arrive(&s.lines_read);
   }
   const int epoch = peek(counters + jobs * 2 + place);
 
@@ -304,10 +304,7 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
         }
       }
       sync_warp();
-      if (more) load(s.delta, map_delta, s.for_delta, job + places);
-      // Could go, not measured without: in the last walk a warp reads its own parts alone.
-      wait_for_gate(&s.lines_read, parity);
-      sync_warp();
+      if (more) load(s.delta, map_delta, s.for_delta, job + places, s.down, s.across);
 #pragma unroll
       for (int r = 0; r < ROWS; r++) {
         const float4 B = *(const float4*)s.B[which][warp][r];
@@ -341,7 +338,7 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
     sync_program();
     const int t = thread_now(), lane = t & 31, warp = t >> 5;
     if (t == 0) count(posted);
-    if (more) load_B_and_C(job + places, parity ^ 1);
+    if (more) load_B_and_C(job + places, parity ^ 1, s.down, s.across);
 
     // A team of warps chains all lines of a kind of one channel, a thread some of those at one position.
     const int teams = WARPS / team_warps, team = warp / team_warps, member = t - team * team_warps * 32;
@@ -487,8 +484,7 @@ KERNEL void scan(MAP map_x, MAP map_delta, const float* __restrict__ bias_, cons
         }
       }
       sync_warp();
-      if ((thread_now() & 31) == 0) arrive(&s.lines_read);
-      if (more) load(s.x, map_x, s.for_x, job + places);
+      if (more) load(s.x, map_x, s.for_x, job + places, s.down, s.across);
       const int map = map_of(job, lane), channel = channel_of(job, lane);
       T* const to = y_ + (((long long)map * h + top) * w + left) * CHANNELS + channel;
       const bool whole = top + ROWS <= h && left + COLUMNS <= w;

@@ -28,7 +28,9 @@ struct alignas(16) float4 {
   float x, y, z, w;
 };
 struct Gate {
-  int opened, arrived, expected, bytes;
+  int opened;
+  bool arrived;
+  int bytes;
 };
 struct Map {
   const T* values;
@@ -108,19 +110,16 @@ static float number(T v) { return v; }
 static void store(T* p, float v) { *p = v; }
 static void copy_later(float* to, const float* source, bool inside) { *to = inside ? *source : 0.f; }
 static void wait_for_copies() {}
-static void make_gate(Gate* g, int arrivals) { *g = {0, 0, arrivals, 0}; }
+static void make_gate(Gate* g) { *g = {0, false, 0}; }
 static void open_(Gate* g) {
-  if (g->arrived < g->expected || g->bytes) return;
-  g->arrived = 0;
+  if (!g->arrived || g->bytes) return;
+  g->arrived = false;
   g->opened++;
-}
-static void arrive(Gate* g) {
-  g->arrived++;
-  open_(g);
 }
 static void arrive_before(Gate* g, int bytes) {
   g->bytes += bytes;
-  arrive(g);
+  g->arrived = true;
+  open_(g);
 }
 static void wait_for_gate(Gate* g, int parity) {
   while ((g->opened & 1) == parity) pause_();
