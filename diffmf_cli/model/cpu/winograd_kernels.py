@@ -50,7 +50,7 @@ def _transform(lanes_count: int) -> Any:
             first, channels, column, tiles = (args[i] for i in (1, 2, 4, 5))
             room, depth = build.extract_value(out.shape, 1), build.extract_value(out.shape, 2)
             point = build.mul(room, depth)
-            two, four, five = (lanes.constant(n) for n in (2, -4, -5))
+            two, minus_four, minus_five = (lanes.constant(n) for n in (2, -4, -5))
 
             def constant(value: int) -> Any:
                 return ir.Constant(first.type, value)
@@ -59,15 +59,15 @@ def _transform(lanes_count: int) -> Any:
                 start = build.add(first, build.mul(build.mul(tile, constant(TILE)), channels))
                 pixels = [build.add(start, build.mul(channels, constant(i))) for i in range(POINTS)]
                 a, b, c, d, e, f = (lanes.load(x.data, pixel) for pixel in pixels)
-                even, odd = lanes.fma(c, four, e), lanes.fma(b, four, d)
+                even, odd = lanes.fma(c, minus_four, e), lanes.fma(b, minus_four, d)
                 outer, inner = lanes.sub(e, c), lanes.mul(lanes.sub(d, b), two)
                 points = [
-                    lanes.sub(lanes.fma(c, five, e), lanes.mul(a, four)),
+                    lanes.sub(lanes.fma(c, minus_five, e), lanes.mul(a, minus_four)),
                     lanes.add(even, odd),
                     lanes.sub(even, odd),
                     lanes.add(outer, inner),
                     lanes.sub(outer, inner),
-                    lanes.sub(lanes.fma(d, five, f), lanes.mul(b, four)),
+                    lanes.sub(lanes.fma(d, minus_five, f), lanes.mul(b, minus_four)),
                 ]
                 at = build.add(column, build.mul(tile, depth))
                 for i, value in enumerate(points):
